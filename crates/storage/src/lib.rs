@@ -1,1 +1,13 @@
-//! To be written.
+//! Everything that outlives the process, and the only room that touches files: the shared log, checkpoints, the
+//! identity file, and the ordered engine that holds the state.
+//!
+//! All of it reaches the disk through the small trait [`files::Files`], so that tests and the simulator can lose, tear,
+//! flip and refuse what the disk was given.
+//!
+//! Not handled: repair. A damaged file stops the node with one line that names the file, the offset and the word
+//! `damaged` ([`StorageError::Damaged`]).
+
+pub mod engine;
+mod error;
+
+pub use error::StorageError;
