@@ -1,0 +1,142 @@
+//! What the rest of the process holds of the running node: cheap to clone, safe to use from any thread.
+//!
+//! Requests go through the node's inbox; the state for local reads, the node's view of the cluster and its phase are
+//! published values that are read without asking anybody.
+//!
+//! Not handled: `freshness` (the time since the last contact with the leader) is not measured yet.
+
+use crate::address;
+use crate::inbox::{Inbox, Refused};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use base::{ClusterId, Incarnation, NodeId};
+use node::{Failure, Outcome, Request, Status};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+/// Where a node is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It belongs to no cluster yet and asks a member to let it in.
+    Joining,
+    Running,
+    /// It is no member any more; the reason is for people.
+    Removed(String),
+    /// It hands over and finishes what is in flight.
+    Stopping,
+}
+
+/// Who this node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// What its user calls it (`-id`).
+    pub name: String,
+    /// Where its peers reach it, as it was given.
+    pub address: String,
+    pub incarnation: Incarnation,
+    /// `None` while it joins.
+    pub cluster: Option<(ClusterId, NodeId)>,
+}
+
+impl Handle {
+    /// Asks the node. A write whose outcome is not known at the limit ends as [`Failure::Unknown`]; dropping the future
+    /// gives up waiting, not the request.
+    pub async fn request(&self, request: Request, limit: Duration) -> Outcome {
+        let request = match request {
+            // Two spellings of one address are one address; the one that the cluster knows wins.
+            Request::Join { name, address } => {
+                let address = address::as_known(address, &self.status().configuration).await;
+                Request::Join { name, address }
+            }
+            other => other,
+        };
+        let only_reads = matches!(request, Request::Read);
+        let (reply, answer) = oneshot::channel();
+        match self.shared.inbox.request(request, ticks(limit), reply) {
+            Ok(()) => answer.await.unwrap_or_else(|_| Outcome::Failed(self.gone_while_it_worked(only_reads))),
+            Err(Refused::Full) => Outcome::Failed(Failure::Overloaded(
+                "too many requests wait for this node; nothing was changed, try again in a moment".into(),
+            )),
+            Err(Refused::Closed) => Outcome::Failed(self.why_closed()),
+        }
+    }
+
+    /// The newest state that this node has applied, for local reads. `None` until the node runs.
+    pub fn view(&self) -> Option<kv::View> {
+        self.shared.view.load().as_deref().cloned()
+    }
+
+    /// The node's own view of the cluster.
+    pub fn status(&self) -> Arc<Status> {
+        self.shared.status.load_full()
+    }
+
+    pub fn identity(&self) -> Arc<Identity> {
+        self.shared.identity.load_full()
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.shared.phase.borrow().clone()
+    }
+
+    /// Returns once the node is in a phase that `wanted` likes.
+    pub async fn wait_for_phase(&self, wanted: impl FnMut(&Phase) -> bool) -> Phase {
+        let mut phases = self.shared.phase.subscribe();
+        let found = phases.wait_for(wanted).await.map(|phase| phase.clone());
+        // The sender lives in `shared`, which this handle keeps.
+        found.unwrap_or(Phase::Stopping)
+    }
+
+    pub(crate) fn new(identity: Identity) -> Handle {
+        Handle {
+            shared: Arc::new(Shared {
+                inbox: Inbox::default(),
+                view: ArcSwapOption::empty(),
+                status: ArcSwap::default(),
+                identity: ArcSwap::from_pointee(identity),
+                phase: watch::Sender::new(Phase::Joining),
+            }),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    fn gone_while_it_worked(&self, only_reads: bool) -> Failure {
+        if only_reads {
+            return self.why_closed();
+        }
+        Failure::Unknown("this node stopped while it worked on the request, which may or may not take effect".into())
+    }
+
+    fn why_closed(&self) -> Failure {
+        match self.phase() {
+            Phase::Joining => Failure::Unavailable("this node has not joined its cluster yet; try again".into()),
+            Phase::Running | Phase::Stopping => {
+                Failure::Unavailable("this node is stopping; ask another member".into())
+            }
+            Phase::Removed(reason) => Failure::Removed(reason),
+        }
+    }
+}
+
+/// The published values and the inbox: what the node's thread and everybody else have in common.
+pub(crate) struct Shared {
+    pub inbox: Inbox,
+    pub view: ArcSwapOption<kv::View>,
+    pub status: ArcSwap<Status>,
+    pub identity: ArcSwap<Identity>,
+    pub phase: watch::Sender<Phase>,
+}
+
+/// Rounded up: a limit never gets shorter on its way.
+fn ticks(limit: Duration) -> u64 {
+    let per_tick = 1_000_000_000 / u128::from(node::TICKS_PER_SECOND);
+    u64::try_from(limit.as_nanos().div_ceil(per_tick)).unwrap_or(u64::MAX).max(1)
+}
