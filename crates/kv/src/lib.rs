@@ -1,1 +1,38 @@
-//! To be written.
+//! The replicated state machine of one group: keys and values with their revisions, the sessions that make writes safe
+//! to retry, and the group's configuration.
+//!
+//! Committed log entries go in, one at a time and in order, and answers come out. Nothing else gets in: no clock, no
+//! randomness, no I/O, so every replica that applied the same entries is in the same state, to the byte, and
+//! [`Store::state_hash`] proves it.
+//!
+//! - [`Command`] is what an entry asks for, and [`Answer`] what it came to ([`command`]).
+//! - [`Store`] applies commands; the node's thread owns it.
+//! - [`View`] is the state at one moment, for readers on any thread.
+//! - [`Frozen`] is the whole of it at one moment, to be written as a checkpoint, from which [`Store::load`] makes an
+//!   equal store ([`checkpoint`]).
+//!
+//! Revisions are etcd's. A request that changes something takes the next revision, one for all its changes. A key
+//! remembers the revision that created it, the last that changed it, and how often it was changed since it was created;
+//! deleting it forgets all three. Deleting what is not there changes nothing, and a request that changes nothing takes
+//! no revision; putting the value that is already there is a change.
+//!
+//! The operations of a request are a set rather than a script: of several for the same key only the last counts, and
+//! it counts once. (etcd refuses such requests, so there is no behaviour of its to follow; a JSON object that names a
+//! key twice means the last, and so it is here.)
+//!
+//! Not handled: reads at past revisions, compaction, watches, leases, conditions in a write.
+
+pub mod checkpoint;
+pub mod command;
+mod keys;
+mod record;
+mod sessions;
+mod store;
+mod view;
+
+pub use checkpoint::{Frozen, LoadError};
+pub use command::{Answer, Command, IdempotencyKey, Operation, OverLimit, Refusal, RequestId, SessionId, fingerprint};
+pub use command::{MAX_COMMAND_BYTES, MAX_IDEMPOTENCY_KEY_BYTES, MAX_KEY_BYTES, MAX_OPERATIONS, MAX_VALUE_BYTES};
+pub use sessions::WINDOW;
+pub use store::{MAX_CONFIGURATION_BYTES, MAX_IDEMPOTENCY_KEYS, Store};
+pub use view::{KeyValue, Range, View};

@@ -42,6 +42,7 @@ pub struct MemoryView {
 }
 
 type Cells = SkipMap<Key, Arc<Cell>>;
+type CellRange<'a> = crossbeam_skiplist::map::Range<'a, Key, (Bound<Key>, Bound<Key>), Key, Arc<Cell>>;
 
 struct Cell {
     head: ArcSwap<Version>,
@@ -156,8 +157,7 @@ impl MemoryEngine {
 
     fn pinned(&self, sequence: Sequence) -> MemoryView {
         let mut pins = self.pins.borrow_mut();
-        let pin =
-            pins.entry(sequence).or_insert_with(|| Pin { sequence: Arc::new(sequence), keeps: Vec::new() });
+        let pin = pins.entry(sequence).or_insert_with(|| Pin { sequence: Arc::new(sequence), keeps: Vec::new() });
         MemoryView { cells: Arc::clone(&self.cells), sequence: Arc::clone(&pin.sequence) }
     }
 
@@ -249,7 +249,7 @@ impl View for MemoryView {
 
 pub struct Range<'a> {
     /// `None`: nothing lies between the bounds.
-    cells: Option<crossbeam_skiplist::map::Range<'a, Key, (Bound<Key>, Bound<Key>), Key, Arc<Cell>>>,
+    cells: Option<CellRange<'a>>,
     sequence: Sequence,
 }
 

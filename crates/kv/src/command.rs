@@ -1,0 +1,344 @@
+//! What a log entry asks of the store, and what it is answered: the types, their limits and their bytes.
+//!
+//! The bytes go into the log, to peers and into checkpoints, so a number once given to a variant keeps its meaning.
+//! Decoding slices its input instead of copying it, wants all of it used up, and never panics.
+//!
+//! Not handled: limits while decoding, but for the number of operations. Whoever takes a request from a client
+//! calls [`Command::check`] and can say what is wrong; an entry over the limits that is in the log all the same is
+//! refused when it is applied.
+
+use base::NodeId;
+use base::codec::{Malformed, Reader, Writer};
+use bytes::Bytes;
+use std::fmt;
+use xxhash_rust::xxh3::Xxh3;
+
+/// These limits are part of the replicated state machine: replicas with others would disagree.
+pub const MAX_KEY_BYTES: usize = 4096;
+pub const MAX_VALUE_BYTES: usize = 1536 * 1024;
+pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
+pub const MAX_OPERATIONS: usize = 16_384;
+/// Keys and values of one command together.
+pub const MAX_COMMAND_BYTES: usize = 4 * 1024 * 1024;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Opens a node's session. A newer boot replaces the node's older one, with all that it remembered; the boot that is
+    /// there already is left as it is; an older one is refused.
+    Register { session: SessionId },
+    /// Applies the operations together or, if an equal request was applied before, gives that one's answer.
+    Write { request: RequestId, idempotency: Option<IdempotencyKey>, operations: Vec<Operation> },
+}
+
+/// One run of one node, as a source of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionId {
+    pub node: NodeId,
+    /// Higher for a later run.
+    pub boot: u64,
+}
+
+/// Names a request for as long as anyone could send it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId {
+    pub session: SessionId,
+    /// Counted from 1.
+    pub number: u64,
+    /// Every number below this has been answered or given up.
+    pub low_water: u64,
+}
+
+/// A client's own name for a request, valid across nodes and their restarts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    pub key: Bytes,
+    /// Of what the request says, by [`fingerprint`]: the same key for another request is a mistake to report.
+    pub fingerprint: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Put { key: Bytes, value: Bytes },
+    Delete { key: Bytes },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Registered,
+    /// `revision`: the request's own if it changed something, else the store's at that moment. `changed`: how many
+    /// keys were put or really deleted.
+    Done {
+        revision: u64,
+        changed: u32,
+    },
+    /// Nothing was applied.
+    Refused(Refusal),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The node has not registered this boot, or is no member any more.
+    UnknownSession,
+    /// The node has registered a newer boot.
+    OlderBoot,
+    /// Below the session's low-water mark: already answered or given up, and which of them is forgotten.
+    Stale,
+    /// Too far above the session's low-water mark; may be sent again when that has risen.
+    WindowExceeded,
+    /// The idempotency key belongs to a request that said something else.
+    KeyReused,
+    /// A node that is no member can't register.
+    NotAMember,
+    /// Beyond what [`Command::check`] allows.
+    OverLimit,
+}
+
+/// What makes a command unacceptable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverLimit {
+    EmptyKey,
+    Key { bytes: usize },
+    Value { bytes: usize },
+    IdempotencyKey { bytes: usize },
+    Operations { count: usize },
+    Command { bytes: usize },
+}
+
+/// A digest of what a request says. The parts are told apart: `["ab", "c"]` is not `["a", "bc"]`.
+pub fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+    let mut digest = Xxh3::new();
+    for part in parts {
+        digest.update(&(part.len() as u64).to_le_bytes());
+        digest.update(part);
+    }
+    digest.digest()
+}
+
+impl Command {
+    /// Whether the command is within the limits.
+    pub fn check(&self) -> Result<(), OverLimit> {
+        let Command::Write { idempotency, operations, .. } = self else { return Ok(()) };
+        check_write(idempotency.as_ref(), operations)
+    }
+
+    pub fn encode(&self) -> Bytes {
+        match self {
+            Command::Register { session } => {
+                let mut writer = Writer::with_capacity(20);
+                writer.u8(REGISTER);
+                encode_session(session, &mut writer);
+                writer.into_bytes()
+            }
+            Command::Write { request, idempotency, operations } => {
+                let content: usize = operations.iter().map(|operation| operation.bytes() + 10).sum();
+                let mut writer = Writer::with_capacity(64 + content);
+                writer.u8(WRITE);
+                encode_session(&request.session, &mut writer);
+                writer.varint(request.number);
+                writer.varint(request.low_water);
+                writer.bool(idempotency.is_some());
+                if let Some(IdempotencyKey { key, fingerprint }) = idempotency {
+                    writer.blob(key);
+                    writer.u64(*fingerprint);
+                }
+                writer.varint(operations.len() as u64);
+                for operation in operations {
+                    operation.encode(&mut writer);
+                }
+                writer.into_bytes()
+            }
+        }
+    }
+
+    pub fn decode(bytes: Bytes) -> Result<Command, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let command = match reader.u8()? {
+            REGISTER => Command::Register { session: decode_session(&mut reader)? },
+            WRITE => {
+                let session = decode_session(&mut reader)?;
+                let request = RequestId { session, number: reader.varint()?, low_water: reader.varint()? };
+                let idempotency = match reader.bool()? {
+                    true => Some(IdempotencyKey { key: reader.blob()?, fingerprint: reader.u64()? }),
+                    false => None,
+                };
+                let count = reader.count()?;
+                if count > MAX_OPERATIONS {
+                    return Err(Malformed("count of operations"));
+                }
+                let operations = (0..count).map(|_| Operation::decode(&mut reader)).collect::<Result<_, _>>()?;
+                Command::Write { request, idempotency, operations }
+            }
+            _ => return Err(Malformed("command")),
+        };
+        reader.finish()?;
+        Ok(command)
+    }
+}
+
+impl Operation {
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Operation::Put { key, .. } | Operation::Delete { key } => key,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Operation::Put { key, value } => key.len() + value.len(),
+            Operation::Delete { key } => key.len(),
+        }
+    }
+
+    fn encode(&self, writer: &mut Writer) {
+        match self {
+            Operation::Put { key, value } => {
+                writer.u8(PUT);
+                writer.blob(key);
+                writer.blob(value);
+            }
+            Operation::Delete { key } => {
+                writer.u8(DELETE);
+                writer.blob(key);
+            }
+        }
+    }
+
+    fn decode(reader: &mut Reader) -> Result<Operation, Malformed> {
+        match reader.u8()? {
+            PUT => Ok(Operation::Put { key: reader.blob()?, value: reader.blob()? }),
+            DELETE => Ok(Operation::Delete { key: reader.blob()? }),
+            _ => Err(Malformed("operation")),
+        }
+    }
+}
+
+impl Answer {
+    pub fn encode(&self, writer: &mut Writer) {
+        match self {
+            Answer::Registered => writer.u8(REGISTERED),
+            Answer::Done { revision, changed } => {
+                writer.u8(DONE);
+                writer.varint(*revision);
+                writer.varint(u64::from(*changed));
+            }
+            Answer::Refused(refusal) => {
+                writer.u8(REFUSED);
+                writer.u8(refusal.number());
+            }
+        }
+    }
+
+    pub fn decode(reader: &mut Reader) -> Result<Answer, Malformed> {
+        match reader.u8()? {
+            REGISTERED => Ok(Answer::Registered),
+            DONE => {
+                let revision = reader.varint()?;
+                let changed = u32::try_from(reader.varint()?).map_err(|_| Malformed("count of changed keys"))?;
+                Ok(Answer::Done { revision, changed })
+            }
+            REFUSED => {
+                let number = reader.u8()?;
+                let refusal = Refusal::ALL.into_iter().find(|refusal| refusal.number() == number);
+                Ok(Answer::Refused(refusal.ok_or(Malformed("refusal"))?))
+            }
+            _ => Err(Malformed("answer")),
+        }
+    }
+}
+
+impl Refusal {
+    pub const ALL: [Refusal; 7] = [
+        Refusal::UnknownSession,
+        Refusal::OlderBoot,
+        Refusal::Stale,
+        Refusal::WindowExceeded,
+        Refusal::KeyReused,
+        Refusal::NotAMember,
+        Refusal::OverLimit,
+    ];
+
+    fn number(self) -> u8 {
+        match self {
+            Refusal::UnknownSession => 1,
+            Refusal::OlderBoot => 2,
+            Refusal::Stale => 3,
+            Refusal::WindowExceeded => 4,
+            Refusal::KeyReused => 5,
+            Refusal::NotAMember => 6,
+            Refusal::OverLimit => 7,
+        }
+    }
+}
+
+impl fmt::Display for OverLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OverLimit::EmptyKey => write!(f, "the key is empty; a key has 1 to {MAX_KEY_BYTES} bytes"),
+            OverLimit::Key { bytes } => write!(f, "the key has {bytes} bytes; at most {MAX_KEY_BYTES} are allowed"),
+            OverLimit::Value { bytes } => {
+                write!(f, "the value has {bytes} bytes; at most {MAX_VALUE_BYTES} are allowed")
+            }
+            OverLimit::IdempotencyKey { bytes } => {
+                write!(f, "the idempotency key has {bytes} bytes; it must have 1 to {MAX_IDEMPOTENCY_KEY_BYTES}")
+            }
+            OverLimit::Operations { count } => {
+                write!(f, "the request has {count} operations; at most {MAX_OPERATIONS} are allowed")
+            }
+            OverLimit::Command { bytes } => {
+                write!(f, "the request's keys and values have {bytes} bytes; at most {MAX_COMMAND_BYTES} are allowed")
+            }
+        }
+    }
+}
+
+impl std::error::Error for OverLimit {}
+
+pub(crate) fn check_write(idempotency: Option<&IdempotencyKey>, operations: &[Operation]) -> Result<(), OverLimit> {
+    if let Some(IdempotencyKey { key, .. }) = idempotency
+        && !(1..=MAX_IDEMPOTENCY_KEY_BYTES).contains(&key.len())
+    {
+        return Err(OverLimit::IdempotencyKey { bytes: key.len() });
+    }
+    if operations.len() > MAX_OPERATIONS {
+        return Err(OverLimit::Operations { count: operations.len() });
+    }
+    let mut bytes = 0;
+    for operation in operations {
+        let key = operation.key();
+        if key.is_empty() {
+            return Err(OverLimit::EmptyKey);
+        }
+        if key.len() > MAX_KEY_BYTES {
+            return Err(OverLimit::Key { bytes: key.len() });
+        }
+        if let Operation::Put { value, .. } = operation
+            && value.len() > MAX_VALUE_BYTES
+        {
+            return Err(OverLimit::Value { bytes: value.len() });
+        }
+        bytes += operation.bytes();
+    }
+    if bytes > MAX_COMMAND_BYTES {
+        return Err(OverLimit::Command { bytes });
+    }
+    Ok(())
+}
+
+fn encode_session(session: &SessionId, writer: &mut Writer) {
+    writer.varint(session.node);
+    writer.varint(session.boot);
+}
+
+fn decode_session(reader: &mut Reader) -> Result<SessionId, Malformed> {
+    Ok(SessionId { node: reader.varint()?, boot: reader.varint()? })
+}
+
+const REGISTER: u8 = 1;
+const WRITE: u8 = 2;
+
+const PUT: u8 = 1;
+const DELETE: u8 = 2;
+
+const REGISTERED: u8 = 1;
+const DONE: u8 = 2;
+const REFUSED: u8 = 3;
