@@ -7,7 +7,10 @@
 //! Not handled: repair. A damaged file stops the node with one line that names the file, the offset and the word
 //! `damaged` ([`StorageError::Damaged`]).
 
+pub mod checkpoint;
 pub mod engine;
 mod error;
+pub mod files;
+pub mod log;
 
 pub use error::StorageError;

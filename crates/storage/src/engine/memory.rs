@@ -12,7 +12,8 @@
 //! version a key at the most, however often the keys are overwritten meanwhile. A deletion is a version too, and
 //! when it is the last of its chain the key leaves the map.
 //!
-//! Not handled: long histories. A read below the threshold's usual place walks the chain one version at a time.
+//! Not handled: long histories. Reading or unlinking an old version walks the chain from its newest, one version at a
+//! time, which is right while the threshold follows the writes.
 
 use super::{Batch, Engine, Key, Sequence, View};
 use arc_swap::{ArcSwap, ArcSwapOption};

@@ -17,6 +17,8 @@
 
 mod key;
 pub mod memory;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 pub use key::Key;

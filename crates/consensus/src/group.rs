@@ -1,0 +1,557 @@
+//! One group's consensus, driven.
+
+use base::rng::hash;
+use base::{GroupId, Index, NodeId, Position, Term};
+use bytes::Bytes;
+use raft::eraftpb::{self, Entry, EntryType, MessageType};
+use raft::{Config, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
+use std::collections::VecDeque;
+use std::fmt;
+use storage::log::{EntryKind, GroupWrite, HardState, LogEntry};
+
+use crate::cache::EntryCache;
+use crate::{Change, Message, Voters, wire};
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub node: NodeId,
+    pub group: GroupId,
+    /// Election timeouts are drawn from it.
+    pub seed: u64,
+    /// A follower that hears nothing for one to two times this long campaigns.
+    pub election_ticks: usize,
+    pub heartbeat_ticks: usize,
+    pub max_message_bytes: u64,
+    /// How many appends may be on their way to one follower.
+    pub max_inflight_messages: usize,
+    /// Proposals beyond this much uncommitted log are refused.
+    pub max_uncommitted_bytes: u64,
+    /// How much is handed out to be applied in one turn.
+    pub max_committed_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            node: 0,
+            group: base::FIRST_GROUP,
+            seed: 0,
+            election_ticks: 12,
+            heartbeat_ticks: 2,
+            max_message_bytes: 512 * 1024,
+            max_inflight_messages: 64,
+            max_uncommitted_bytes: 64 * 1024 * 1024,
+            max_committed_bytes: 4 * 1024 * 1024,
+        }
+    }
+}
+
+/// What a group starts from: the state that was applied, and the log that follows.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    pub hard_state: HardState,
+    /// The state's position. Everything up to it is committed and applied.
+    pub applied: Position,
+    /// As of `applied`.
+    pub voters: Voters,
+    /// Just before the first of `entries`; at or before `applied`.
+    pub before: Position,
+    pub entries: Vec<LogEntry>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Follower,
+    Candidate,
+    Leader,
+}
+
+/// What one [`Group::advance`] asks for.
+#[derive(Debug, Default)]
+pub struct Turn {
+    /// Name it in [`Group::persisted`] once `write` is on disk.
+    pub number: u64,
+    pub write: Option<GroupWrite>,
+    /// A snapshot was accepted: the state is now the one of that checkpoint.
+    pub snapshot: Option<Position>,
+    /// To be applied, in order.
+    pub committed: Vec<Committed>,
+    /// Reads confirmed by a quorum: context, and the index that must be applied before they are served.
+    pub reads: Vec<(Bytes, Index)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Committed {
+    Command { position: Position, data: Bytes },
+    /// A change of voters: apply it with [`Group::apply_change`] before saying [`Group::applied`].
+    Change { position: Position, context: Bytes },
+    /// The end of a joint change: [`Group::apply_leave`].
+    Leave { position: Position },
+    /// A leader's first entry, or a change that was refused.
+    Empty { position: Position },
+}
+
+impl Committed {
+    pub fn position(&self) -> Position {
+        match self {
+            Committed::Command { position, .. }
+            | Committed::Change { position, .. }
+            | Committed::Leave { position }
+            | Committed::Empty { position } => *position,
+        }
+    }
+}
+
+/// How far a follower is, as its leader knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    pub matched: Index,
+    pub recently_active: bool,
+    pub in_snapshot: bool,
+}
+
+/// The message was not stepped, and why. Nothing changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepRefused(pub &'static str);
+
+impl fmt::Display for StepRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+pub struct Group {
+    raw: RawNode<EntryCache>,
+    settings: Settings,
+    /// Turns whose messages wait for the disk, oldest first.
+    waiting: VecDeque<Waiting>,
+    /// The newest term that is on disk.
+    durable_term: Term,
+    /// Messages that may leave now.
+    outbox: Vec<Message>,
+}
+
+struct Waiting {
+    number: u64,
+    /// Without a write of its own it only waits for those before it.
+    on_disk: bool,
+    term: Term,
+    messages: Vec<Message>,
+}
+
+impl Group {
+    pub fn new(settings: Settings, start: Start) -> Result<Group, String> {
+        let last = start.entries.last().map_or(start.before, |entry| entry.position);
+        if start.before.index > start.applied.index || last.index < start.applied.index {
+            return Err(format!(
+                "the log (entries after {} up to {}) does not meet the state at {}",
+                start.before.index, last.index, start.applied.index
+            ));
+        }
+        let hard_state = eraftpb::HardState {
+            term: start.hard_state.term.max(last.term).max(start.applied.term),
+            vote: if start.hard_state.term >= last.term.max(start.applied.term) { start.hard_state.vote } else { 0 },
+            commit: start.hard_state.commit.clamp(start.applied.index, last.index),
+            ..Default::default()
+        };
+        let durable_term = start.hard_state.term;
+        let config = Config {
+            id: settings.node,
+            election_tick: settings.election_ticks,
+            heartbeat_tick: settings.heartbeat_ticks,
+            applied: start.applied.index,
+            max_size_per_msg: settings.max_message_bytes,
+            max_inflight_msgs: settings.max_inflight_messages,
+            check_quorum: true,
+            pre_vote: true,
+            read_only_option: ReadOnlyOption::Safe,
+            max_uncommitted_size: settings.max_uncommitted_bytes,
+            max_committed_size_per_ready: settings.max_committed_bytes,
+            ..Config::default()
+        };
+        let entries = start.entries.into_iter().map(to_raft).collect();
+        let cache = EntryCache::new(start.before, entries, hard_state, &start.voters);
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let raw = RawNode::new(&config, cache, &logger).map_err(|error| error.to_string())?;
+        let mut group = Group { raw, settings, waiting: VecDeque::new(), durable_term, outbox: Vec::new() };
+        group.seed_timeout();
+        Ok(group)
+    }
+
+    pub fn tick(&mut self) {
+        // A sole voter elects itself within this call, which wants all of its log on disk.
+        if self.is_sole_voter() && !self.is_leader() && !self.waiting.is_empty() {
+            return;
+        }
+        self.raw.tick();
+        self.seed_timeout();
+    }
+
+    /// Stand for election now (with a pre-vote, so a live leader is not disturbed).
+    pub fn campaign(&mut self) {
+        if self.is_leader() || !self.raw.raft.promotable() || (self.is_sole_voter() && !self.waiting.is_empty()) {
+            return;
+        }
+        let _ = self.raw.campaign();
+        self.seed_timeout();
+    }
+
+    /// The leader seems dead: stop protecting it from elections, as if its lease had run out.
+    pub fn expire_lease(&mut self) {
+        if !self.is_leader() {
+            let raft = &mut self.raw.raft;
+            raft.election_elapsed = raft.election_elapsed.max(raft.election_timeout());
+        }
+    }
+
+    /// Takes in a peer's message. Snapshots only once their checkpoint is installed.
+    pub fn step(&mut self, message: Message) -> Result<(), StepRefused> {
+        let Message(m) = message;
+        if m.to != self.settings.node {
+            return Err(StepRefused("meant for another node"));
+        }
+        let last = self.raw.raft.raft_log.last_index();
+        match m.msg_type {
+            // The crate panics on these: a leader that knows more of our log than is in it. Ours must have shrunk, which
+            // can't be mended by going on.
+            MessageType::MsgHeartbeat if m.term >= self.term() && m.commit > last => {
+                return Err(StepRefused("a heartbeat commits more than this log holds"));
+            }
+            MessageType::MsgAppendResponse if !m.reject && self.is_leader() && m.term == self.term() && m.index > last => {
+                return Err(StepRefused("a follower acknowledges more than this log holds"));
+            }
+            MessageType::MsgAppend if m.term >= self.term() && self.contradicts_committed(&m) => {
+                return Err(StepRefused("an append contradicts a committed entry"));
+            }
+            _ => {}
+        }
+        let stepped = self.raw.step(m);
+        self.seed_timeout();
+        stepped.map_err(|_| StepRefused("from a node that is no replica of this group"))
+    }
+
+    /// Proposes commands, all or none. False: nothing was proposed; not the leader, handing over, or too much is
+    /// uncommitted.
+    pub fn propose(&mut self, commands: Vec<Bytes>) -> bool {
+        if !self.is_leader() || commands.is_empty() {
+            return false;
+        }
+        let entries = commands.into_iter().map(|data| Entry { data, ..Default::default() }).collect::<Vec<_>>();
+        self.propose_entries(entries)
+    }
+
+    /// Proposes a change of voters. The index it got, unless it was refused (another change is under way).
+    pub fn propose_change(&mut self, change: &Change, context: Bytes) -> Option<Index> {
+        if !self.is_leader() || self.raw.raft.has_pending_conf() || self.voters().is_joint() {
+            return None;
+        }
+        self.propose_raft_change(change.to_raft(), context)
+    }
+
+    /// Leaves a joint configuration whose leader was lost before it could. Does nothing if that is under way.
+    pub fn leave_joint(&mut self) {
+        if self.is_leader() && !self.raw.raft.has_pending_conf() && self.voters().is_joint() {
+            self.propose_raft_change(Change::leave(), Bytes::new());
+        }
+    }
+
+    fn propose_raft_change(&mut self, change: eraftpb::ConfChangeV2, context: Bytes) -> Option<Index> {
+        self.raw.propose_conf_change(context.to_vec(), change).is_ok().then(|| self.last_index())
+    }
+
+    fn propose_entries(&mut self, entries: Vec<Entry>) -> bool {
+        let mut m = eraftpb::Message { msg_type: MessageType::MsgPropose, from: self.settings.node, ..Default::default() };
+        m.entries = entries.into();
+        self.raw.raft.step(m).is_ok()
+    }
+
+    /// May reads be asked of this leader? Not before it committed an entry in its term (Raft thesis, section 6.4).
+    pub fn can_read(&self) -> bool {
+        self.is_leader() && self.raw.raft.commit_to_current_term()
+    }
+
+    /// Asks a quorum whether we still lead. Answered in [`Turn::reads`], or never. `context` must never repeat.
+    pub fn read_index(&mut self, context: Bytes) {
+        assert!(self.can_read());
+        self.raw.read_index(context.to_vec());
+    }
+
+    /// Hands leadership to that voter. Takes up to an election timeout, during which proposals are refused.
+    pub fn transfer_leadership(&mut self, to: NodeId) {
+        if self.is_leader() {
+            self.raw.transfer_leader(to);
+        }
+    }
+
+    pub fn is_transferring(&self) -> bool {
+        self.raw.raft.lead_transferee.is_some()
+    }
+
+    /// The next thing to do, or `None` when there is nothing.
+    pub fn advance(&mut self) -> Option<Turn> {
+        if !self.raw.has_ready() {
+            return None;
+        }
+        let mut ready = self.raw.ready();
+        let number = ready.number();
+        let term = self.raw.raft.term;
+        let mut turn = Turn { number, ..Turn::default() };
+
+        turn.reads = ready.take_read_states().into_iter().map(|r| (Bytes::from(r.request_ctx), r.index)).collect();
+        if !ready.snapshot().is_empty() {
+            let meta = ready.snapshot().get_metadata();
+            let position = Position { index: meta.index, term: meta.term };
+            self.raw.mut_store().reset(position);
+            turn.snapshot = Some(position);
+        }
+        turn.committed = ready.take_committed_entries().into_iter().map(committed).collect();
+        let entries = ready.take_entries();
+        // A commit index alone is not worth a write: it is learned again after a restart.
+        if ready.must_sync() {
+            let raft = &self.raw.raft;
+            turn.write = Some(GroupWrite {
+                group: self.settings.group,
+                hard_state: Some(HardState { term, vote: raft.vote, commit: raft.raft_log.committed }),
+                reset: turn.snapshot,
+                entries: entries.iter().map(from_raft).collect(),
+                purge_to: None,
+                configuration: None,
+            });
+        }
+        self.raw.mut_store().append(entries);
+
+        let now = ready.take_messages();
+        let mut after = ready.take_persisted_messages();
+        if self.durable_term < term {
+            // A sole voter becomes leader before its new term is on disk. If its followers (learners) heard of that
+            // term and it then forgot it, it would lead the same term twice, with other entries.
+            after.extend(now);
+        } else {
+            self.send(now);
+        }
+        let early: Vec<_> = after
+            .extract_if(.., |m| m.msg_type == MessageType::MsgHeartbeatResponse && m.term <= self.durable_term)
+            .collect();
+        self.send(early);
+        self.waiting.push_back(Waiting {
+            number,
+            on_disk: turn.write.is_none(),
+            term,
+            messages: after.into_iter().map(Message).collect(),
+        });
+        self.raw.advance_append_async(ready);
+        self.release();
+        Some(turn)
+    }
+
+    /// The writes of that turn, and of all turns before it, are on disk.
+    pub fn persisted(&mut self, number: u64) {
+        for waiting in self.waiting.iter_mut().take_while(|w| w.number <= number) {
+            if !waiting.on_disk {
+                waiting.on_disk = true;
+                self.durable_term = self.durable_term.max(waiting.term);
+            }
+        }
+        self.release();
+    }
+
+    fn release(&mut self) {
+        let mut last = None;
+        while self.waiting.front().is_some_and(|w| w.on_disk) {
+            let Some(waiting) = self.waiting.pop_front() else { break };
+            last = Some(waiting.number);
+            self.send(waiting.messages.into_iter().map(|m| m.0).collect());
+        }
+        if let Some(number) = last {
+            self.raw.on_persist_ready(number);
+        }
+    }
+
+    /// Queues messages, merging what says the same: appends that continue each other, and acknowledgements of which
+    /// the last says it all.
+    fn send(&mut self, messages: Vec<eraftpb::Message>) {
+        for mut m in messages {
+            if let Some(Message(last)) = self.outbox.iter_mut().rev().find(|o| o.0.to == m.to) {
+                let same = last.msg_type == m.msg_type && last.term == m.term && !last.reject && !m.reject;
+                if same && m.msg_type == MessageType::MsgAppendResponse && last.index <= m.index {
+                    *last = m;
+                    continue;
+                }
+                let follows = last.index + last.entries.len() as u64 == m.index;
+                if same && m.msg_type == MessageType::MsgAppend && follows && self.settings.fits(last, &m) {
+                    last.commit = last.commit.max(m.commit);
+                    let mut entries = last.take_entries().into_vec();
+                    entries.append(&mut m.take_entries().into_vec());
+                    last.entries = entries.into();
+                    continue;
+                }
+            }
+            self.outbox.push(Message(m));
+        }
+    }
+
+    /// Messages that may leave now.
+    pub fn take_messages(&mut self) -> Vec<Message> {
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// Everything up to `index` is applied.
+    pub fn applied(&mut self, index: Index) {
+        self.raw.advance_apply_to(index);
+    }
+
+    pub fn apply_change(&mut self, change: &Change) -> Result<Voters, String> {
+        let state = self.raw.apply_conf_change(&change.to_raft()).map_err(|error| error.to_string())?;
+        Ok(Voters::from_raft(&state))
+    }
+
+    pub fn apply_leave(&mut self) -> Result<Voters, String> {
+        let state = self.raw.apply_conf_change(&Change::leave()).map_err(|error| error.to_string())?;
+        Ok(Voters::from_raft(&state))
+    }
+
+    /// A checkpoint at that position can be sent to followers; `voters` as of that position.
+    pub fn set_checkpoint(&mut self, position: Position, voters: Voters) {
+        self.raw.mut_store().set_checkpoint(position, voters);
+    }
+
+    /// Did a follower need a checkpoint newer than there is, since this was last asked?
+    pub fn take_checkpoint_wanted(&mut self) -> bool {
+        self.raw.store().take_checkpoint_wanted()
+    }
+
+    /// Keeps at most `limit_bytes` of applied entries in memory; entries after `keep_after` stay up to `hard_limit_bytes`.
+    pub fn shrink_cache(&mut self, keep_after: Index, limit_bytes: usize, hard_limit_bytes: usize) {
+        let applied = self.raw.raft.raft_log.applied;
+        let cache = self.raw.mut_store();
+        cache.shrink(applied.min(keep_after), limit_bytes);
+        cache.shrink(applied, hard_limit_bytes);
+    }
+
+    /// Forgets the entries in memory up to `index`, which is applied.
+    pub fn forget_to(&mut self, index: Index) {
+        let applied = self.raw.raft.raft_log.applied;
+        self.raw.mut_store().forget_to(index.min(applied));
+    }
+
+    pub fn cache_size_bytes(&self) -> usize {
+        self.raw.store().size_bytes()
+    }
+
+    /// The connection to that peer broke: what was on its way may be lost.
+    pub fn report_unreachable(&mut self, peer: NodeId) {
+        self.raw.report_unreachable(peer);
+    }
+
+    /// Sending the snapshot to that peer came to an end. Success is learned from its next response; failure is not.
+    pub fn report_snapshot(&mut self, peer: NodeId, arrived: bool) {
+        self.raw.report_snapshot(peer, if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure });
+    }
+
+    pub fn role(&self) -> Role {
+        match self.raw.raft.state {
+            StateRole::Leader => Role::Leader,
+            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+            StateRole::Follower => Role::Follower,
+        }
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader
+    }
+
+    pub fn leader(&self) -> Option<NodeId> {
+        Some(self.raw.raft.leader_id).filter(|&id| id != 0)
+    }
+
+    pub fn term(&self) -> Term {
+        self.raw.raft.term
+    }
+
+    pub fn commit(&self) -> Index {
+        self.raw.raft.raft_log.committed
+    }
+
+    pub fn last_index(&self) -> Index {
+        self.raw.raft.raft_log.last_index()
+    }
+
+    /// The term of the entry at that index, if it is in memory.
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        self.raw.raft.raft_log.term(index).ok().filter(|&term| term != 0 || index == 0)
+    }
+
+    pub fn voters(&self) -> Voters {
+        Voters::from_raft(&self.raw.raft.prs().conf().to_conf_state())
+    }
+
+    pub fn progress(&self, peer: NodeId) -> Option<Progress> {
+        self.raw.raft.prs().get(peer).map(|p| Progress {
+            matched: p.matched,
+            recently_active: p.recent_active,
+            in_snapshot: p.state == ProgressState::Snapshot,
+        })
+    }
+
+    /// No log write is on its way to the disk.
+    pub fn is_settled(&self) -> bool {
+        self.waiting.is_empty() && !self.raw.has_ready()
+    }
+
+    fn is_sole_voter(&self) -> bool {
+        self.raw.raft.prs().is_singleton() && self.raw.raft.promotable()
+    }
+
+    fn contradicts_committed(&self, m: &eraftpb::Message) -> bool {
+        let committed = self.commit();
+        m.entries.iter().take_while(|e| e.index <= committed).any(|e| {
+            self.raw.store().term_at(e.index).is_some_and(|term| term != e.term)
+        })
+    }
+
+    fn seed_timeout(&mut self) {
+        let s = &self.settings;
+        let spread = hash(&[s.seed, s.node, s.group, self.raw.raft.term]) % s.election_ticks as u64;
+        self.raw.raft.set_randomized_election_timeout(s.election_ticks + spread as usize);
+    }
+}
+
+impl Settings {
+    fn fits(&self, a: &eraftpb::Message, b: &eraftpb::Message) -> bool {
+        let size = |m: &eraftpb::Message| m.entries.iter().map(|e| e.data.len() as u64 + 32).sum::<u64>();
+        b.entries.is_empty() || size(a) + size(b) <= self.max_message_bytes
+    }
+}
+
+fn committed(entry: Entry) -> Committed {
+    let position = Position { index: entry.index, term: entry.term };
+    match entry.entry_type {
+        EntryType::EntryNormal if entry.data.is_empty() => Committed::Empty { position },
+        EntryType::EntryNormal => Committed::Command { position, data: entry.data },
+        _ if entry.context.is_empty() => Committed::Leave { position },
+        _ => Committed::Change { position, context: entry.context },
+    }
+}
+
+fn from_raft(entry: &Entry) -> LogEntry {
+    LogEntry {
+        position: Position { index: entry.index, term: entry.term },
+        kind: if wire::entry_tag(entry.entry_type) == 0 { EntryKind::Normal } else { EntryKind::Change },
+        data: entry.data.clone(),
+        context: entry.context.clone(),
+    }
+}
+
+fn to_raft(entry: LogEntry) -> Entry {
+    Entry {
+        entry_type: match entry.kind {
+            EntryKind::Normal => EntryType::EntryNormal,
+            EntryKind::Change => EntryType::EntryConfChangeV2,
+        },
+        index: entry.position.index,
+        term: entry.position.term,
+        data: entry.data,
+        context: entry.context,
+        ..Default::default()
+    }
+}
