@@ -68,8 +68,7 @@ impl Call {
             Method::DELETE => Ok(Call::Delete { key: one_key(below)? }),
             Method::GET | Method::HEAD => {
                 let key = one_key(below)?;
-                let level =
-                    path::parameter(query, "level").map(str::parse).transpose().map_err(Refusal::invalid)?;
+                let level = path::parameter(query, "level").map(str::parse).transpose().map_err(Refusal::invalid)?;
                 Ok(Call::Get { key, level })
             }
             _ => Err(Refusal::method("GET, HEAD, POST, DELETE")),
