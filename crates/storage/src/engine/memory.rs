@@ -107,9 +107,16 @@ impl MemoryEngine {
     }
 
     fn supersede(&mut self, sequence: Sequence, cell: Arc<Cell>, content: Content) {
-        let older = cell.head.load_full();
-        let written = older.sequence;
-        let newest = Version { sequence, content, older: ArcSwapOption::new(Some(older)) };
+        let head = cell.head.load_full();
+        if head.sequence == sequence {
+            // The same batch wrote it: nobody will ever see it, so the new version takes its place.
+            let newest = Version { sequence, content, older: ArcSwapOption::new(head.older.load_full()) };
+            cell.head.store(Arc::new(newest));
+            self.remove_if_nothing_is_left(&cell);
+            return;
+        }
+        let written = head.sequence;
+        let newest = Version { sequence, content, older: ArcSwapOption::new(Some(head)) };
         cell.head.store(Arc::new(newest));
         self.history.push_back(Superseded { cell, written, superseded: sequence });
     }
@@ -140,8 +147,7 @@ impl MemoryEngine {
     }
 
     fn unlink(&self, version: &Superseded) {
-        let head = version.cell.head.load_full();
-        let mut newer = Arc::clone(&head);
+        let mut newer = version.cell.head.load_full();
         while let Some(older) = newer.older.load_full() {
             if older.sequence == version.written {
                 newer.older.store(older.older.load_full());
@@ -149,6 +155,11 @@ impl MemoryEngine {
             }
             newer = older;
         }
+        self.remove_if_nothing_is_left(&version.cell);
+    }
+
+    fn remove_if_nothing_is_left(&self, cell: &Cell) {
+        let head = cell.head.load();
         if let Content::Deleted(key) = &head.content
             && head.older.load().is_none()
         {

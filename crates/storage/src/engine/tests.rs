@@ -3,7 +3,7 @@
 
 use super::*;
 use base::rng::Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[test]
 fn a_view_sees_its_moment_and_nothing_later() {
@@ -53,6 +53,19 @@ fn the_later_of_two_changes_in_a_batch_holds() {
     engine.evict_below(1);
     assert_eq!(all(&engine.view()), [("b", "2")].map(owned));
     assert_eq!(engine.versions(), 1);
+}
+
+/// Both were versions of one sequence once, and the wrong one of them was taken out later.
+#[test]
+fn the_earlier_of_two_changes_in_a_batch_leaves_nothing_behind() {
+    let mut engine = MemoryEngine::new();
+    write(&mut engine, 1, &[("a", Some("1")), ("a", None), ("a", Some("2")), ("b", Some("1")), ("b", None)]);
+    let view = engine.view();
+    assert_eq!(engine.versions(), 1);
+    write(&mut engine, 2, &[("a", None), ("a", Some("3"))]);
+    engine.evict_below(2);
+    assert_eq!(all(&view), [("a", "2")].map(owned));
+    assert_eq!(engine.versions(), 2);
 }
 
 #[test]
@@ -161,7 +174,7 @@ fn life(seed: u64) {
     let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     let mut states = BTreeMap::from([(0, model.clone())]);
     // Who wrote each version: key -> sequences, deletions included, as far as they concern a key that was there.
-    let mut written: BTreeMap<Vec<u8>, Vec<Sequence>> = BTreeMap::new();
+    let mut written: BTreeMap<Vec<u8>, BTreeSet<Sequence>> = BTreeMap::new();
     let mut views: Vec<MemoryView> = Vec::new();
     let mut threshold = 0;
     let keeps_history = rng.chance(300);
@@ -174,13 +187,13 @@ fn life(seed: u64) {
             if rng.chance(350) {
                 batch.delete(Key::new(&key));
                 if model.remove(&key).is_some() {
-                    written.entry(key).or_default().push(sequence);
+                    written.entry(key).or_default().insert(sequence);
                 }
             } else {
                 let value = rng.next_u64().to_le_bytes().to_vec();
                 batch.put(Key::new(&key), Bytes::from(value.clone()));
                 model.insert(key.clone(), value);
-                written.entry(key).or_default().push(sequence);
+                written.entry(key).or_default().insert(sequence);
             }
         }
         engine.write(sequence, batch).unwrap();
@@ -217,7 +230,7 @@ fn life(seed: u64) {
 /// Counts the versions that someone can still read. Deletions with nothing older below them say no more than their
 /// absence would, so they may be there or not, but none alone.
 fn needed(
-    written: &BTreeMap<Vec<u8>, Vec<Sequence>>,
+    written: &BTreeMap<Vec<u8>, BTreeSet<Sequence>>,
     views: &[MemoryView],
     threshold: Sequence,
     states: &BTreeMap<Sequence, BTreeMap<Vec<u8>, Vec<u8>>>,
@@ -225,8 +238,8 @@ fn needed(
     let (mut least, mut most) = (0, 0);
     for (key, sequences) in written {
         let mut kept: Vec<Sequence> = Vec::new();
-        for (at, &from) in sequences.iter().enumerate() {
-            let to = sequences.get(at + 1).copied().unwrap_or(Sequence::MAX);
+        for &from in sequences {
+            let to = sequences.range(from + 1..).next().copied().unwrap_or(Sequence::MAX);
             let seen = views.iter().any(|view| (from..to).contains(&view.sequence()));
             if to > threshold || seen {
                 kept.push(from);
