@@ -174,13 +174,17 @@ impl Loader {
         if idempotency_count > idempotency_next || idempotency_count > MAX_IDEMPOTENCY_KEYS as u64 {
             return Err(Malformed("checkpoint: count of idempotency keys"));
         }
+        // An entry takes one revision at the most, and brings one idempotency key at the most.
+        if revision > applied.index || idempotency_next > applied.index {
+            return Err(Malformed("checkpoint: counters"));
+        }
         let sessions = record.varint()?;
         let configuration = record.blob()?;
         if configuration.len() > MAX_CONFIGURATION_BYTES {
             return Err(Malformed("checkpoint: configuration"));
         }
         let members = match record.bool()? {
-            true => Some((0..record.count()?).map(|_| record.varint()).collect::<Result<BTreeSet<_>, _>>()?),
+            true => Some(decode_members(&mut record)?),
             false => None,
         };
         record.finish()?;
@@ -288,6 +292,18 @@ impl Loader {
         self.store.idempotency = self.idempotency.into();
         Ok(self.store)
     }
+}
+
+fn decode_members(record: &mut Reader) -> Result<BTreeSet<NodeId>, Malformed> {
+    let mut members = BTreeSet::new();
+    for _ in 0..record.count()? {
+        let member = record.varint()?;
+        if members.last().is_some_and(|last| *last >= member) {
+            return Err(Malformed("checkpoint: order of the members"));
+        }
+        members.insert(member);
+    }
+    Ok(members)
 }
 
 /// Collects records into pieces for the sink.

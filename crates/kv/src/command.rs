@@ -71,7 +71,9 @@ pub enum Answer {
         revision: u64,
         changed: u32,
     },
-    /// Nothing was applied.
+    /// Nothing was applied. `UnknownSession` and `WindowExceeded` are not remembered: another copy of the request that is
+    /// in the log already may still be applied, if by then the session is there or its low-water mark has risen. So a
+    /// sender avoids both, by registering first and by counting what it has in flight.
     Refused(Refusal),
 }
 

@@ -1,0 +1,269 @@
+//! What goes over the wire and to disk: it is read back as it was, and whatever else arrives is an error, never a panic.
+
+use base::Position;
+use base::codec::{Malformed, Reader, Writer};
+use bytes::Bytes;
+use kv::{Answer, Command, IdempotencyKey, LoadError, Operation, Refusal, RequestId, SessionId, Store};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use xxhash_rust::xxh3::xxh3_64;
+
+proptest! {
+    #[test]
+    fn a_command_is_read_back(command in command()) {
+        prop_assert_eq!(Command::decode(command.encode()), Ok(command));
+    }
+
+    #[test]
+    fn a_command_cut_short_or_with_more_behind_it_is_refused(command in command(), cut in any::<prop::sample::Index>()) {
+        let bytes = command.encode();
+        prop_assert!(Command::decode(bytes.slice(..cut.index(bytes.len()))).is_err());
+        prop_assert!(Command::decode([&bytes[..], &[0]].concat().into()).is_err());
+    }
+
+    #[test]
+    fn no_bytes_make_decoding_panic(bytes in vec(any::<u8>(), 0..200), kind in 0..3u8) {
+        let _ = Command::decode(Bytes::from(bytes.clone()));
+        let _ = Command::decode([&[kind], &bytes[..]].concat().into());
+        let _ = Answer::decode(&mut Reader::new(bytes.into()));
+    }
+
+    #[test]
+    fn no_flipped_byte_makes_decoding_panic(command in command(), at in any::<prop::sample::Index>(), flip in 1..=255u8) {
+        let mut bytes = command.encode().to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] ^= flip;
+        let _ = Command::decode(bytes.into());
+    }
+
+    #[test]
+    fn an_answer_is_read_back(revision: u64, changed: u32) {
+        let refused = Refusal::ALL.map(Answer::Refused);
+        for answer in refused.into_iter().chain([Answer::Registered, Answer::Done { revision, changed }]) {
+            let mut writer = Writer::new();
+            answer.encode(&mut writer);
+            let mut reader = Reader::new(writer.into_bytes());
+            prop_assert_eq!(Answer::decode(&mut reader), Ok(answer));
+            prop_assert_eq!(reader.finish(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_loading_panic(bytes in vec(any::<u8>(), 0..200)) {
+        prop_assert!(load(&bytes, 50).is_err());
+    }
+
+    /// Changes whose checksum is right, so that the checks of the content itself must hold: what is loaded all the same
+    /// must work.
+    #[test]
+    fn no_lie_under_a_right_hash_makes_a_store_panic(at in any::<prop::sample::Index>(), byte: u8, more in vec(any::<u8>(), 0..3)) {
+        let stream = stream(&sample());
+        let end = stream.len() - END_BYTES;
+        let mut lie = stream[..end].to_vec();
+        let at = at.index(end);
+        lie.splice(at..at + 1, std::iter::once(byte).chain(more));
+        if let Ok(mut store) = load(&sealed(&lie), 64) {
+            let _ = store.view().range(b"", None).count();
+            let position = Position { index: store.applied().index.saturating_add(1), term: u64::MAX };
+            if position.index > store.applied().index {
+                store.apply(position, &write(u64::MAX, 1, "idempotent", "a"));
+                store.apply(position_after(position), &Command::Register { session: SessionId { node: 1, boot: u64::MAX } });
+            }
+            prop_assert!(load(&self::stream(&store), 64).is_ok());
+        }
+    }
+}
+
+#[test]
+fn a_count_that_the_input_merely_claims_is_refused() {
+    let operations = vec![Operation::Delete { key: Bytes::from("a") }; kv::MAX_OPERATIONS + 1];
+    let request = RequestId { session: SessionId { node: 1, boot: 1 }, number: 1, low_water: 1 };
+    let command = Command::Write { request, idempotency: None, operations };
+    assert_eq!(Command::decode(command.encode()), Err(Malformed("count of operations")));
+}
+
+/// The bytes of commands and checkpoints outlive the program that wrote them.
+#[test]
+fn the_bytes_of_a_command_stay_as_they_are() {
+    let command = write(7, 5, "i", "key");
+    let expected = b"\x02\x01\x01\x07\x05\x01\x01i\x2a\0\0\0\0\0\0\0\x02\x01\x03key\x05value\x02\x04gone";
+    assert_eq!(command.encode(), &expected[..]);
+    let register = Command::Register { session: SessionId { node: 1, boot: 300 } };
+    assert_eq!(register.encode(), &b"\x01\x01\xac\x02"[..]);
+}
+
+#[test]
+fn a_checkpoint_holds_everything_however_it_is_cut() {
+    let store = sample();
+    let stream = stream(&store);
+    for block in [1, 2, 3, 7, 64, stream.len()] {
+        let loaded = load(&stream, block).unwrap();
+        assert_eq!(loaded.content_hash(), store.content_hash());
+        assert_eq!((loaded.state_hash(), loaded.applied()), (store.state_hash(), store.applied()));
+        assert_eq!((loaded.configuration(), loaded.len()), (store.configuration(), store.len()));
+        assert!(loaded.view().range(b"", None).eq(store.view().range(b"", None)));
+        assert_eq!(self::stream(&loaded), stream);
+    }
+}
+
+#[test]
+fn every_flipped_byte_of_a_checkpoint_is_noticed() {
+    let stream = stream(&sample());
+    for at in 0..stream.len() {
+        for flip in [1, 0x80, 0xff] {
+            let mut damaged = stream.clone();
+            damaged[at] ^= flip;
+            assert!(load(&damaged, 100).is_err(), "byte {at} ^ {flip}");
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_cut_short_or_with_more_behind_it_is_refused() {
+    let stream = stream(&sample());
+    for length in 0..stream.len() {
+        assert!(load(&stream[..length], 100).is_err(), "{length} of {} bytes", stream.len());
+    }
+    assert!(load(&[&stream[..], &[0]].concat(), 100).is_err());
+}
+
+/// Structure is checked on its own, not only by the hash: rows out of order, twice, or not as many as announced.
+#[test]
+fn a_checkpoint_whose_parts_do_not_fit_is_refused() {
+    let stream = stream(&sample());
+    let records = records(&stream);
+    let without = |gone: usize| {
+        let kept = records.iter().enumerate().filter(|(at, _)| *at != gone);
+        sealed(&kept.flat_map(|(_, record)| record.clone()).collect::<Vec<u8>>())
+    };
+    assert!(load(&sealed(&records.concat()), 100).is_ok());
+    for at in 0..records.len() {
+        assert!(load(&without(at), 100).is_err(), "without record {at}");
+        let mut twice = records.clone();
+        twice.insert(at, records[at].clone());
+        assert!(load(&sealed(&twice.concat()), 100).is_err(), "record {at} twice");
+        if at > 0 {
+            let mut swapped = records.clone();
+            swapped.swap(at - 1, at);
+            assert!(load(&sealed(&swapped.concat()), 100).is_err(), "record {at} before the one before it");
+        }
+    }
+}
+
+#[test]
+fn the_source_s_own_error_is_handed_on() {
+    assert_eq!(Store::load(&mut || Err("no disk")).err(), Some(LoadError::Source("no disk")));
+    let failed = sample().frozen().write_to(&mut |_| Err("full"));
+    assert_eq!(failed, Err("full"));
+}
+
+/// A large state is written and read piece by piece.
+#[test]
+fn a_large_checkpoint_travels_in_small_pieces() {
+    let mut store = Store::new();
+    let session = SessionId { node: 1, boot: 1 };
+    store.apply(Position { index: 1, term: 1 }, &Command::Register { session });
+    for at in 1..=200u64 {
+        let request = RequestId { session, number: at, low_water: at };
+        let key = Bytes::copy_from_slice(&at.to_be_bytes());
+        let operations = vec![Operation::Put { key, value: vec![b'v'; 20_000].into() }];
+        let command = Command::Write { request, idempotency: None, operations };
+        store.apply(Position { index: at + 1, term: 1 }, &command);
+    }
+    let mut largest = 0;
+    let written = store.frozen().write_to(&mut |piece| {
+        largest = largest.max(piece.len());
+        Ok::<(), ()>(())
+    });
+    assert_eq!(written, Ok(()));
+    assert!((20_000..100_000).contains(&largest), "{largest} bytes in one piece");
+    assert_eq!(load(&stream(&store), 4096).unwrap().content_hash(), store.content_hash());
+}
+
+const END_BYTES: usize = 10;
+
+/// Something of everything: members, two sessions with answers, keys, idempotency keys.
+fn sample() -> Store {
+    let mut store = Store::new();
+    let mut position = Position { index: 3, term: 2 };
+    store.set_configuration(position, Bytes::from("members 1 and 2"), &[1, 2]);
+    for node in [1, 2] {
+        position = position_after(position);
+        store.apply(position, &Command::Register { session: SessionId { node, boot: 1 } });
+    }
+    for (number, (idempotency, key)) in [("x", "a"), ("w", "bb"), ("x", "c"), ("y", "d"), ("z", "e")].iter().enumerate()
+    {
+        position = position_after(position);
+        store.apply(position, &write(number as u64 * 2 + 1, 1, idempotency, key));
+    }
+    store
+}
+
+fn write(number: u64, low_water: u64, idempotency: &str, key: &str) -> Command {
+    let copy = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    Command::Write {
+        request: RequestId { session: SessionId { node: 1, boot: 1 }, number, low_water },
+        idempotency: Some(IdempotencyKey { key: copy(idempotency), fingerprint: 42 }),
+        operations: vec![
+            Operation::Put { key: copy(key), value: copy("value") },
+            Operation::Delete { key: copy("gone") },
+        ],
+    }
+}
+
+fn position_after(position: Position) -> Position {
+    Position { index: position.index.saturating_add(1), ..position }
+}
+
+fn stream(store: &Store) -> Vec<u8> {
+    let mut stream = Vec::new();
+    let written = store.frozen().write_to(&mut |piece| {
+        stream.extend_from_slice(piece);
+        Ok::<(), ()>(())
+    });
+    assert_eq!(written, Ok(()));
+    stream
+}
+
+fn load(stream: &[u8], block: usize) -> Result<Store, LoadError<()>> {
+    let mut blocks = stream.chunks(block).map(Bytes::copy_from_slice);
+    Store::load(&mut || Ok(blocks.next()))
+}
+
+/// The records but the last, which holds the hash; written for records shorter than 16,384 bytes.
+fn records(stream: &[u8]) -> Vec<Vec<u8>> {
+    let mut rest = &stream[..stream.len() - END_BYTES];
+    let mut records = Vec::new();
+    while !rest.is_empty() {
+        let (low, high) = (usize::from(rest[0]), usize::from(rest[1]));
+        let length = if low < 128 { 1 + low } else { 2 + (low & 127) + (high << 7) };
+        records.push(rest[..length].to_vec());
+        rest = &rest[length..];
+    }
+    records
+}
+
+/// With a last record whose hash is right.
+fn sealed(records: &[u8]) -> Vec<u8> {
+    [records, &[9, 4], &xxh3_64(records).to_le_bytes()].concat()
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let session = (any::<u64>(), any::<u64>()).prop_map(|(node, boot)| SessionId { node, boot });
+    let request = (session.clone(), any::<u64>(), any::<u64>());
+    let request = request.prop_map(|(session, number, low_water)| RequestId { session, number, low_water });
+    let idempotency = (blob(300), any::<u64>()).prop_map(|(key, fingerprint)| IdempotencyKey { key, fingerprint });
+    let operation = prop_oneof![
+        (blob(100), blob(1000)).prop_map(|(key, value)| Operation::Put { key, value }),
+        blob(100).prop_map(|key| Operation::Delete { key }),
+    ];
+    let write = (request, prop::option::of(idempotency), vec(operation, 0..10));
+    prop_oneof![
+        1 => session.prop_map(|session| Command::Register { session }),
+        9 => write.prop_map(|(request, idempotency, operations)| Command::Write { request, idempotency, operations }),
+    ]
+}
+
+fn blob(bytes: usize) -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..bytes).prop_map(Bytes::from)
+}

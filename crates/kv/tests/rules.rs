@@ -1,0 +1,415 @@
+//! The rules of the store, one by one.
+
+use base::{NodeId, Position};
+use bytes::Bytes;
+use kv::{
+    Answer, Command, IdempotencyKey, KeyValue, MAX_IDEMPOTENCY_KEYS, MAX_KEY_BYTES, MAX_VALUE_BYTES, Operation,
+    OverLimit, Refusal, RequestId, SessionId, Store, View, WINDOW, fingerprint,
+};
+
+/// A store with a session of node 1, boot 1, and an index that counts itself up.
+struct Life {
+    store: Store,
+    index: u64,
+    number: u64,
+}
+
+impl Life {
+    fn new() -> Life {
+        let mut life = Life { store: Store::new(), index: 0, number: 0 };
+        assert_eq!(life.register(1, 1), Answer::Registered);
+        life
+    }
+
+    fn apply(&mut self, command: &Command) -> Answer {
+        self.index += 1;
+        self.store.apply(Position { index: self.index, term: 1 }, command)
+    }
+
+    fn register(&mut self, node: NodeId, boot: u64) -> Answer {
+        self.apply(&Command::Register { session: SessionId { node, boot } })
+    }
+
+    fn request(&mut self, request: RequestId, operations: &[Operation]) -> Answer {
+        self.apply(&Command::Write { request, idempotency: None, operations: operations.to_vec() })
+    }
+
+    /// A request that was never sent before.
+    fn write(&mut self, operations: &[Operation]) -> Answer {
+        self.number += 1;
+        self.request(id(1, 1, self.number, 1), operations)
+    }
+
+    fn write_once(&mut self, key: &str, body: &str, operations: &[Operation]) -> Answer {
+        self.number += 1;
+        let (key, fingerprint) = (Bytes::copy_from_slice(key.as_bytes()), fingerprint([body.as_bytes()]));
+        self.apply(&Command::Write {
+            request: id(1, 1, self.number, self.number),
+            idempotency: Some(IdempotencyKey { key, fingerprint }),
+            operations: operations.to_vec(),
+        })
+    }
+}
+
+#[test]
+fn revisions_and_versions_count_as_in_etcd() {
+    let mut life = Life::new();
+    assert_eq!(life.write(&[put("a", "1")]), done(1, 1));
+    assert_eq!(life.write(&[put("b", "1")]), done(2, 1));
+    assert_eq!(life.write(&[put("a", "2")]), done(3, 1));
+    assert_eq!(get(&life.store.view(), "a"), Some(("2".into(), 1, 3, 2)));
+    assert_eq!(get(&life.store.view(), "b"), Some(("1".into(), 2, 2, 1)));
+
+    // The same value again is a change.
+    assert_eq!(life.write(&[put("b", "1")]), done(4, 1));
+    assert_eq!(get(&life.store.view(), "b"), Some(("1".into(), 2, 4, 2)));
+
+    // A deleted key starts over.
+    assert_eq!(life.write(&[delete("a")]), done(5, 1));
+    assert_eq!(get(&life.store.view(), "a"), None);
+    assert_eq!(life.write(&[put("a", "3")]), done(6, 1));
+    assert_eq!(get(&life.store.view(), "a"), Some(("3".into(), 6, 6, 1)));
+    assert_eq!((life.store.len(), life.store.revision()), (2, 6));
+}
+
+#[test]
+fn what_changes_nothing_takes_no_revision() {
+    let mut life = Life::new();
+    assert_eq!(life.write(&[delete("a")]), done(0, 0));
+    assert_eq!(life.write(&[]), done(0, 0));
+    assert_eq!(life.write(&[put("a", "1")]), done(1, 1));
+    assert_eq!(life.write(&[delete("b"), delete("c")]), done(1, 0));
+    assert_eq!(life.write(&[delete("a"), delete("b")]), done(2, 1));
+    assert_eq!(life.write(&[delete("a")]), done(2, 0));
+    // The key was not there before and is not there after.
+    assert_eq!(life.write(&[put("a", "1"), delete("a")]), done(2, 0));
+    life.index += 1;
+    life.store.apply_empty(Position { index: life.index, term: 2 });
+    assert_eq!(life.store.revision(), 2);
+    assert!(life.store.is_empty());
+}
+
+#[test]
+fn a_batch_takes_one_revision_and_counts_each_key_once() {
+    let mut life = Life::new();
+    assert_eq!(life.write(&[put("a", "1"), put("b", "1"), put("c", "1")]), done(1, 3));
+    assert_eq!(life.write(&[put("a", "2"), delete("b"), put("d", "1"), delete("e")]), done(2, 3));
+    let view = life.store.view();
+    assert_eq!(get(&view, "a"), Some(("2".into(), 1, 2, 2)));
+    assert_eq!(get(&view, "b"), None);
+    assert_eq!(get(&view, "d"), Some(("1".into(), 2, 2, 1)));
+    assert_eq!(life.store.len(), 3);
+
+    // Of several operations on a key only the last counts: `a` is one version on, `c` was never away.
+    assert_eq!(life.write(&[put("a", "3"), put("a", "4"), delete("c"), put("c", "2")]), done(3, 2));
+    let view = life.store.view();
+    assert_eq!(get(&view, "a"), Some(("4".into(), 1, 3, 3)));
+    assert_eq!(get(&view, "c"), Some(("2".into(), 1, 3, 2)));
+    assert_eq!(life.write(&[put("a", "5"), delete("a")]), done(4, 1));
+    assert_eq!(get(&life.store.view(), "a"), None);
+}
+
+#[test]
+fn a_request_sent_again_is_applied_once() {
+    let mut life = Life::new();
+    assert_eq!(life.request(id(1, 1, 1, 1), &[put("a", "1")]), done(1, 1));
+    assert_eq!(life.request(id(1, 1, 2, 1), &[put("a", "2")]), done(2, 1));
+    assert_eq!(life.request(id(1, 1, 1, 1), &[put("a", "1")]), done(1, 1));
+    assert_eq!(get(&life.store.view(), "a"), Some(("2".into(), 1, 2, 2)));
+
+    // Numbers may come in any order.
+    assert_eq!(life.request(id(1, 1, 7, 1), &[put("b", "1")]), done(3, 1));
+    assert_eq!(life.request(id(1, 1, 5, 1), &[put("c", "1")]), done(4, 1));
+    assert_eq!(life.request(id(1, 1, 7, 1), &[put("b", "1")]), done(3, 1));
+}
+
+#[test]
+fn what_is_below_the_low_water_mark_is_stale() {
+    let mut life = Life::new();
+    assert_eq!(life.request(id(1, 1, 1, 1), &[put("a", "1")]), done(1, 1));
+    assert_eq!(life.request(id(1, 1, 3, 3), &[put("a", "3")]), done(2, 1));
+    assert_eq!(life.request(id(1, 1, 1, 1), &[put("a", "1")]), refused(Refusal::Stale));
+    // Never applied, but given up.
+    assert_eq!(life.request(id(1, 1, 2, 1), &[put("a", "2")]), refused(Refusal::Stale));
+    // An older claim does not lower the mark, and a claim beyond the request's own number makes it stale itself.
+    assert_eq!(life.request(id(1, 1, 4, 1), &[put("a", "4")]), done(3, 1));
+    assert_eq!(life.request(id(1, 1, 2, 1), &[put("a", "2")]), refused(Refusal::Stale));
+    assert_eq!(life.request(id(1, 1, 5, 9), &[put("a", "5")]), refused(Refusal::Stale));
+    assert_eq!(life.request(id(1, 1, 8, 1), &[put("a", "8")]), refused(Refusal::Stale));
+    assert_eq!(life.request(id(1, 1, 0, 0), &[put("a", "0")]), refused(Refusal::Stale));
+    assert_eq!(life.request(id(1, 1, 10, u64::MAX), &[put("a", "0")]), refused(Refusal::Stale));
+    assert_eq!(life.request(id(1, 1, u64::MAX, 1), &[put("a", "end")]), done(4, 1));
+    assert_eq!(get(&life.store.view(), "a"), Some(("end".into(), 1, 4, 4)));
+}
+
+#[test]
+fn numbers_far_ahead_of_the_low_water_mark_are_refused() {
+    let mut life = Life::new();
+    assert_eq!(life.request(id(1, 1, WINDOW, 1), &[put("a", "1")]), done(1, 1));
+    assert_eq!(life.request(id(1, 1, WINDOW + 1, 1), &[put("a", "2")]), refused(Refusal::WindowExceeded));
+    assert_eq!(life.store.answer(&id(1, 1, WINDOW + 1, 1)), None);
+    assert_eq!(life.request(id(1, 1, WINDOW + 1, 2), &[put("a", "3")]), done(2, 1));
+    assert_eq!(life.request(id(1, 1, u64::MAX, 2), &[put("a", "4")]), refused(Refusal::WindowExceeded));
+    assert_eq!(life.request(id(1, 1, WINDOW, 2), &[put("a", "1")]), done(1, 1));
+}
+
+#[test]
+fn a_newer_boot_replaces_an_older_one() {
+    let mut life = Life::new();
+    assert_eq!(life.request(id(1, 1, 1, 1), &[put("a", "1")]), done(1, 1));
+    assert_eq!(life.request(id(1, 2, 1, 1), &[put("a", "2")]), refused(Refusal::UnknownSession));
+    assert_eq!(life.register(1, 2), Answer::Registered);
+    assert_eq!(life.store.session(1), Some(2));
+    assert_eq!(life.request(id(1, 1, 2, 1), &[put("a", "2")]), refused(Refusal::OlderBoot));
+    assert_eq!(life.request(id(1, 1, 1, 1), &[put("a", "1")]), refused(Refusal::OlderBoot));
+    assert_eq!(life.register(1, 1), refused(Refusal::OlderBoot));
+    assert_eq!(life.request(id(1, 2, 1, 1), &[put("a", "3")]), done(2, 1));
+    // Registering the same boot again forgets nothing.
+    assert_eq!(life.register(1, 2), Answer::Registered);
+    assert_eq!(life.request(id(1, 2, 1, 1), &[put("a", "3")]), done(2, 1));
+    assert_eq!(life.request(id(2, 1, 1, 1), &[put("a", "4")]), refused(Refusal::UnknownSession));
+    assert_eq!(get(&life.store.view(), "a"), Some(("3".into(), 1, 2, 2)));
+}
+
+#[test]
+fn a_node_learns_what_became_of_its_requests() {
+    let mut life = Life::new();
+    assert_eq!(life.store.answer(&id(1, 1, 1, 1)), None);
+    life.request(id(1, 1, 1, 1), &[put("a", "1")]);
+    life.request(id(1, 1, 3, 1), &[delete("b")]);
+    assert_eq!(life.store.answer(&id(1, 1, 1, 1)), Some(done(1, 1)));
+    assert_eq!(life.store.answer(&id(1, 1, 2, 1)), None);
+    assert_eq!(life.store.answer(&id(1, 1, 3, 1)), Some(done(1, 0)));
+    life.request(id(1, 1, 4, 4), &[]);
+    assert_eq!(life.store.answer(&id(1, 1, 2, 1)), Some(refused(Refusal::Stale)));
+    assert_eq!(life.store.answer(&id(1, 2, 1, 1)), None);
+    life.register(1, 3);
+    assert_eq!(life.store.answer(&id(1, 2, 1, 1)), Some(refused(Refusal::OlderBoot)));
+    // Nobody knows node 2, but it may still register; once there are members and it is not among them, it can't.
+    assert_eq!(life.store.answer(&id(2, 1, 1, 1)), None);
+    life.index += 1;
+    life.store.set_configuration(Position { index: life.index, term: 1 }, Bytes::from("c"), &[1]);
+    assert_eq!(life.store.answer(&id(2, 1, 1, 1)), Some(refused(Refusal::UnknownSession)));
+}
+
+#[test]
+fn only_members_have_sessions() {
+    let mut life = Life { store: Store::new(), index: 0, number: 0 };
+    life.store.set_configuration(Position::default(), Bytes::from("first"), &[1, 2]);
+    assert_eq!(life.register(1, 1), Answer::Registered);
+    assert_eq!(life.register(2, 1), Answer::Registered);
+    assert_eq!(life.register(3, 1), refused(Refusal::NotAMember));
+    assert_eq!(life.store.session(3), None);
+
+    life.index += 1;
+    life.store.set_configuration(Position { index: life.index, term: 1 }, Bytes::from("second"), &[1, 3]);
+    assert_eq!(life.store.configuration(), "second");
+    assert_eq!((life.store.session(1), life.store.session(2)), (Some(1), None));
+    assert_eq!(life.request(id(2, 1, 1, 1), &[put("a", "1")]), refused(Refusal::UnknownSession));
+    assert_eq!(life.register(2, 1), refused(Refusal::NotAMember));
+    assert_eq!(life.register(3, 1), Answer::Registered);
+}
+
+#[test]
+fn an_idempotency_key_gives_the_first_answer_in_any_session() {
+    let mut life = Life::new();
+    assert_eq!(life.write_once("k", "body", &[put("a", "1")]), done(1, 1));
+    assert_eq!(life.write(&[put("a", "2")]), done(2, 1));
+    assert_eq!(life.write_once("k", "body", &[put("a", "1")]), done(1, 1));
+    assert_eq!(life.write_once("k", "other", &[put("a", "3")]), refused(Refusal::KeyReused));
+    assert_eq!(life.write_once("l", "body", &[put("a", "4")]), done(3, 1));
+    // Also where nothing was changed.
+    assert_eq!(life.write_once("m", "body", &[delete("b")]), done(3, 0));
+    assert_eq!(life.write(&[put("b", "1")]), done(4, 1));
+    assert_eq!(life.write_once("m", "body", &[delete("b")]), done(3, 0));
+
+    life.register(1, 2);
+    let again = IdempotencyKey { key: Bytes::from("k"), fingerprint: fingerprint([&b"body"[..]]) };
+    let again = Command::Write { request: id(1, 2, 1, 1), idempotency: Some(again), operations: vec![put("a", "1")] };
+    assert_eq!(life.apply(&again), done(1, 1));
+    assert_eq!(get(&life.store.view(), "a"), Some(("4".into(), 1, 3, 3)));
+    assert_eq!(life.store.answer(&id(1, 2, 1, 1)), Some(done(1, 1)));
+}
+
+#[test]
+fn the_oldest_idempotency_key_is_forgotten_first() {
+    let mut life = Life::new();
+    let count = MAX_IDEMPOTENCY_KEYS as u64;
+    for at in 1..=count {
+        assert_eq!(life.write_once(&at.to_string(), "", &[put("a", "")]), done(at, 1));
+    }
+    assert_eq!(life.write_once("1", "", &[put("a", "")]), done(1, 1));
+    assert_eq!(life.write_once("one more", "", &[put("a", "")]), done(count + 1, 1));
+    assert_eq!(life.write_once("2", "", &[put("a", "")]), done(2, 1));
+    // A new key again, which makes room for itself at the cost of the second.
+    assert_eq!(life.write_once("1", "", &[put("a", "")]), done(count + 2, 1));
+    let mut life = Life { store: reload(&life.store), ..life };
+    assert_eq!(life.write_once("3", "", &[put("a", "")]), done(3, 1));
+    assert_eq!(life.write_once("2", "", &[put("a", "")]), done(count + 3, 1));
+    assert_eq!(life.write_once("3", "", &[put("a", "")]), done(count + 4, 1));
+    assert_eq!(life.store.content_hash(), reload(&life.store).content_hash());
+}
+
+#[test]
+fn a_command_over_the_limits_is_refused_and_remembered() {
+    let mut life = Life::new();
+    let long = |bytes: usize| Bytes::from(vec![b'x'; bytes]);
+    let many = |count| (0..count).map(|_| delete("a")).collect::<Vec<_>>();
+    let wrong = [
+        (vec![put("", "1")], OverLimit::EmptyKey),
+        (vec![Operation::Delete { key: long(MAX_KEY_BYTES + 1) }], OverLimit::Key { bytes: MAX_KEY_BYTES + 1 }),
+        (
+            vec![put("b", "1"), Operation::Put { key: Bytes::from("a"), value: long(MAX_VALUE_BYTES + 1) }],
+            OverLimit::Value { bytes: MAX_VALUE_BYTES + 1 },
+        ),
+        (
+            (0..3).map(|key| Operation::Put { key: long(key + 1), value: long(MAX_VALUE_BYTES) }).collect(),
+            OverLimit::Command { bytes: 3 * MAX_VALUE_BYTES + 6 },
+        ),
+        (many(kv::MAX_OPERATIONS + 1), OverLimit::Operations { count: kv::MAX_OPERATIONS + 1 }),
+    ];
+    for (operations, what) in wrong {
+        life.number += 1;
+        let request = id(1, 1, life.number, 1);
+        let command = Command::Write { request, idempotency: None, operations };
+        assert_eq!(command.check(), Err(what));
+        assert_eq!(life.apply(&command), refused(Refusal::OverLimit));
+        assert_eq!(life.store.answer(&request), Some(refused(Refusal::OverLimit)));
+    }
+    for bytes in [0, 256] {
+        let key = "k".repeat(bytes);
+        assert_eq!(life.write_once(&key, "", &[put("a", "1")]), refused(Refusal::OverLimit));
+    }
+    assert_eq!((life.store.revision(), life.store.is_empty()), (0, true));
+
+    let largest = Operation::Put { key: long(MAX_KEY_BYTES), value: long(MAX_VALUE_BYTES) };
+    assert_eq!(life.write(&[largest]), done(1, 1));
+    assert_eq!(reload(&life.store).view().get(&long(MAX_KEY_BYTES)).unwrap().value, long(MAX_VALUE_BYTES));
+    assert_eq!(life.write(&many(kv::MAX_OPERATIONS)), done(1, 0));
+}
+
+#[test]
+fn a_range_of_a_view_is_half_open_and_runs_both_ways() {
+    let mut life = Life::new();
+    life.write_once("k", "", &[put("a", "1"), put("b", "2"), put("c", "3"), put("\u{10ffff}", "4")]);
+    let view = life.store.view();
+    life.write(&[delete("b"), put("c", "5")]);
+    let keys = |from: &str, to: Option<&str>| {
+        let mut keys: Vec<Bytes> = view.range(from.as_bytes(), to.map(str::as_bytes)).map(|(key, _)| key).collect();
+        let backwards: Vec<Bytes> =
+            view.range(from.as_bytes(), to.map(str::as_bytes)).rev().map(|(key, _)| key).collect();
+        keys.reverse();
+        assert_eq!(keys, backwards);
+        keys.reverse();
+        keys
+    };
+    assert_eq!(keys("", None), ["a", "b", "c", "\u{10ffff}"]);
+    assert_eq!(keys("b", Some("c")), ["b"]);
+    assert_eq!(keys("b", Some("")), [""; 0]);
+    assert_eq!(keys("d", None), ["\u{10ffff}"]);
+    assert_eq!(view.range(b"c", None).next().unwrap().1.value, "3");
+    assert_eq!((view.len(), view.revision(), view.applied().index), (4, 1, 2));
+    assert_eq!(life.store.view().range(b"", None).count(), 3);
+}
+
+/// Values are copied out of the frames that they came in, or a small value would keep a large frame in memory.
+#[test]
+fn a_stored_value_does_not_keep_its_frame() {
+    let mut life = Life::new();
+    let frame = Bytes::from(vec![b'x'; 1000]);
+    life.write(&[Operation::Put { key: frame.slice(0..1), value: frame.slice(1..2) }]);
+    let key = IdempotencyKey { key: frame.slice(5..9), fingerprint: 1 };
+    let operations = vec![Operation::Delete { key: frame.slice(2..3) }];
+    life.apply(&Command::Write { request: id(1, 1, 9, 1), idempotency: Some(key), operations });
+    life.index += 1;
+    life.store.set_configuration(Position { index: life.index, term: 1 }, frame.slice(3..4), &[1]);
+    assert!(frame.is_unique());
+}
+
+#[test]
+fn any_difference_shows_in_the_state_hash() {
+    let base = |life: &mut Life| {
+        life.write(&[put("a", "1"), put("b", "1")]);
+    };
+    let endings: [&dyn Fn(&mut Life); 13] = [
+        &|_| {},
+        &|life| life.store.apply_empty(Position { index: 10, term: 1 }),
+        &|life| life.store.apply_empty(Position { index: 10, term: 2 }),
+        &|life| life.store.apply_empty(Position { index: 11, term: 1 }),
+        &|life| _ = life.write(&[put("a", "1")]),
+        &|life| _ = life.write(&[put("a", "2")]),
+        &|life| _ = life.write(&[put("b", "1")]),
+        &|life| _ = life.write(&[delete("a")]),
+        &|life| _ = life.write(&[delete("b")]),
+        &|life| _ = life.write_once("k", "", &[put("a", "1")]),
+        &|life| _ = life.register(2, 1),
+        &|life| _ = life.register(1, 2),
+        &|life| life.store.set_configuration(Position { index: 10, term: 1 }, Bytes::new(), &[1]),
+    ];
+    let mut hashes: Vec<(u64, u64)> = Vec::new();
+    for ending in endings {
+        let mut life = Life::new();
+        base(&mut life);
+        ending(&mut life);
+        let hash = (life.store.state_hash(), life.store.content_hash());
+        assert!(hashes.iter().all(|other| other.0 != hash.0 && other.1 != hash.1));
+        hashes.push(hash);
+        assert_eq!(life.store.view().state_hash(), hash.0);
+    }
+}
+
+#[test]
+#[should_panic(expected = "after Position")]
+fn an_entry_is_not_applied_twice() {
+    let mut life = Life::new();
+    life.write(&[put("a", "1")]);
+    life.index -= 1;
+    life.write(&[put("a", "2")]);
+}
+
+#[test]
+fn fingerprints_tell_parts_apart() {
+    let parts: [&[&[u8]]; 5] = [&[], &[b""], &[b"ab", b"c"], &[b"a", b"bc"], &[b"abc"]];
+    for (at, left) in parts.iter().enumerate() {
+        for (other, right) in parts.iter().enumerate() {
+            assert_eq!(fingerprint(left.iter().copied()) == fingerprint(right.iter().copied()), at == other);
+        }
+    }
+}
+
+fn id(node: NodeId, boot: u64, number: u64, low_water: u64) -> RequestId {
+    RequestId { session: SessionId { node, boot }, number, low_water }
+}
+
+fn put(key: &str, value: &str) -> Operation {
+    Operation::Put { key: Bytes::copy_from_slice(key.as_bytes()), value: Bytes::copy_from_slice(value.as_bytes()) }
+}
+
+fn delete(key: &str) -> Operation {
+    Operation::Delete { key: Bytes::copy_from_slice(key.as_bytes()) }
+}
+
+fn done(revision: u64, changed: u32) -> Answer {
+    Answer::Done { revision, changed }
+}
+
+fn refused(refusal: Refusal) -> Answer {
+    Answer::Refused(refusal)
+}
+
+/// Value, create revision, mod revision, version.
+fn get(view: &View, key: &str) -> Option<(String, u64, u64, u64)> {
+    let KeyValue { value, create_revision, mod_revision, version } = view.get(key.as_bytes())?;
+    Some((String::from_utf8(value.to_vec()).unwrap(), create_revision, mod_revision, version))
+}
+
+fn reload(store: &Store) -> Store {
+    let mut stream = Vec::new();
+    let written = store.frozen().write_to(&mut |piece| {
+        stream.extend_from_slice(piece);
+        Ok::<(), ()>(())
+    });
+    assert_eq!(written, Ok(()));
+    let mut blocks = stream.chunks(1000).map(Bytes::copy_from_slice);
+    Store::load(&mut || Ok::<_, ()>(blocks.next())).unwrap()
+}
