@@ -3,12 +3,19 @@
 //!
 //! Not handled: memory maps, links, permissions beyond the data folder's.
 
+mod memory;
+mod real;
+
+pub use memory::MemFiles;
+pub use real::RealFiles;
+
 use std::io;
 use std::path::Path;
 
 /// A file system, or what plays one.
 pub trait Files: Send + Sync + 'static {
-    /// Creates the folder and its parents, for the owner only.
+    /// Creates the folder and its parents, for the owner only. Durable when it returns; a folder that exists is left
+    /// as it is.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
     /// The names in a folder, sorted.
     fn list(&self, folder: &Path) -> io::Result<Vec<String>>;
