@@ -82,13 +82,23 @@ pub struct Turn {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Committed {
-    Command { position: Position, data: Bytes },
+    Command {
+        position: Position,
+        data: Bytes,
+    },
     /// A change of voters: apply it with [`Group::apply_change`] before saying [`Group::applied`].
-    Change { position: Position, context: Bytes },
+    Change {
+        position: Position,
+        context: Bytes,
+    },
     /// The end of a joint change: [`Group::apply_leave`].
-    Leave { position: Position },
+    Leave {
+        position: Position,
+    },
     /// A leader's first entry, or a change that was refused.
-    Empty { position: Position },
+    Empty {
+        position: Position,
+    },
 }
 
 impl Committed {
@@ -217,7 +227,9 @@ impl Group {
             MessageType::MsgHeartbeat if m.term >= self.term() && m.commit > last => {
                 return Err(StepRefused("a heartbeat commits more than this log holds"));
             }
-            MessageType::MsgAppendResponse if !m.reject && self.is_leader() && m.term == self.term() && m.index > last => {
+            MessageType::MsgAppendResponse
+                if !m.reject && self.is_leader() && m.term == self.term() && m.index > last =>
+            {
                 return Err(StepRefused("a follower acknowledges more than this log holds"));
             }
             MessageType::MsgAppend if m.term >= self.term() && self.contradicts_committed(&m) => {
@@ -260,7 +272,8 @@ impl Group {
     }
 
     fn propose_entries(&mut self, entries: Vec<Entry>) -> bool {
-        let mut m = eraftpb::Message { msg_type: MessageType::MsgPropose, from: self.settings.node, ..Default::default() };
+        let mut m =
+            eraftpb::Message { msg_type: MessageType::MsgPropose, from: self.settings.node, ..Default::default() };
         m.entries = entries.into();
         self.raw.raft.step(m).is_ok()
     }
@@ -504,9 +517,10 @@ impl Group {
 
     fn contradicts_committed(&self, m: &eraftpb::Message) -> bool {
         let committed = self.commit();
-        m.entries.iter().take_while(|e| e.index <= committed).any(|e| {
-            self.raw.store().term_at(e.index).is_some_and(|term| term != e.term)
-        })
+        m.entries
+            .iter()
+            .take_while(|e| e.index <= committed)
+            .any(|e| self.raw.store().term_at(e.index).is_some_and(|term| term != e.term))
     }
 
     fn seed_timeout(&mut self) {

@@ -87,10 +87,6 @@ impl Change {
             .chain(self.add_learners.iter().map(single(ConfChangeType::AddLearnerNode)))
             .chain(self.remove.iter().map(single(ConfChangeType::RemoveNode)))
             .collect();
-        ConfChangeV2 {
-            transition: ConfChangeTransition::Auto,
-            changes: changes.into(),
-            ..ConfChangeV2::default()
-        }
+        ConfChangeV2 { transition: ConfChangeTransition::Auto, changes: changes.into(), ..ConfChangeV2::default() }
     }
 }

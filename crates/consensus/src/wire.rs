@@ -6,7 +6,6 @@
 
 use base::codec::{Malformed, Reader, Writer};
 use base::{Index, NodeId, Position, Term};
-use bytes::Bytes;
 use raft::eraftpb::{self, Entry, EntryType, MessageType, Snapshot, SnapshotMetadata};
 
 use crate::Voters;
@@ -178,6 +177,7 @@ const KINDS: &[(MessageType, u8, &str)] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     fn round_trip(message: &Message) -> Message {
         let mut w = Writer::new();
@@ -190,13 +190,10 @@ mod tests {
 
     #[test]
     fn an_append_survives_the_wire() {
-        let entry = |index, data: &'static [u8]| Entry {
-            index,
-            term: 3,
-            data: Bytes::from_static(data),
-            ..Default::default()
-        };
-        let mut m = eraftpb::Message { msg_type: MessageType::MsgAppend, from: 1, to: 2, term: 3, ..Default::default() };
+        let entry =
+            |index, data: &'static [u8]| Entry { index, term: 3, data: Bytes::from_static(data), ..Default::default() };
+        let mut m =
+            eraftpb::Message { msg_type: MessageType::MsgAppend, from: 1, to: 2, term: 3, ..Default::default() };
         (m.index, m.log_term, m.commit) = (6, 2, 5);
         m.entries = vec![entry(7, b"a"), entry(8, b"")].into();
         let message = Message(m);

@@ -1,1 +1,433 @@
-//! To be written.
+//! One whole node, pure: events in, effects out.
+//!
+//! The node owns the Raft groups of its process and their state machines. Whoever drives it feeds [`Event`]s with
+//! [`Node::handle`], then calls [`Node::turn`] once for all of them and carries out the [`Effect`]s in their order.
+//! Same events, same effects, to the byte: there is no clock but [`Event::Tick`], no thread, no file, no socket.
+//!
+//! A write's way: [`Request::Write`] gets a number of this node's session (`writes`), is proposed here or forwarded to
+//! the leader, is written to the log on a majority, committed, applied (`replica`), and answered by the node that was
+//! asked. A linearizable read's way: `reads`. Membership: `admin` and [`membership`]. Checkpoints and their transfer:
+//! `snapshots`.
+//!
+//! Not handled: more than one group. The node holds groups in the plural and writes one log for all of them, but only
+//! the first exists until keys are spread over shards.
+
+mod admin;
+mod event;
+pub mod membership;
+mod message;
+mod reads;
+mod replica;
+mod snapshots;
+mod writes;
+
+pub use event::*;
+pub use message::{Admin, Message};
+
+use admin::AdminDesk;
+use base::{ClusterId, FIRST_GROUP, GroupId, NodeId, Position};
+use membership::{Configuration, Member};
+use replica::Replica;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use storage::checkpoint::CheckpointInfo;
+use storage::log::{LogWrite, RecoveredGroup};
+
+/// How many [`Event::Tick`]s the driver sends a second.
+pub const TICKS_PER_SECOND: u64 = 20;
+
+/// A log write that is not done after this long: a leader hands over …
+const SLOW_DISK_TICKS: u64 = 50;
+/// … and, if it still leads after this long, falls silent, so that others may lead.
+const HUNG_DISK_TICKS: u64 = 70;
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub cluster: ClusterId,
+    pub node: NodeId,
+    pub name: String,
+    /// Rises by one at each start of the node, so that what an earlier life left under way is told apart.
+    pub boot: u64,
+    /// Election timeouts are drawn from it.
+    pub seed: u64,
+    /// A follower that hears nothing for one to two times this long campaigns.
+    pub election_ticks: u64,
+    pub heartbeat_ticks: u64,
+    /// A checkpoint is due after this much log, or after as much as the last checkpoint's size if that is more.
+    pub checkpoint_after_bytes: u64,
+    /// How much of the log stays in memory for followers; one that is further behind gets a snapshot.
+    pub log_cache_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            cluster: ClusterId::default(),
+            node: 0,
+            name: String::new(),
+            boot: 0,
+            seed: 0,
+            election_ticks: 12,
+            heartbeat_ticks: 2,
+            checkpoint_after_bytes: 48 * 1024 * 1024,
+            log_cache_bytes: 12 * 1024 * 1024,
+        }
+    }
+}
+
+/// The state of a new cluster, whose only voter is `founder`, node 1. Its position is that of an entry which never
+/// was, so every other node begins with a snapshot and learns the configuration from it.
+pub fn bootstrap(founder: Member) -> kv::Store {
+    let mut store = kv::Store::new();
+    store.set_configuration(Position { index: 1, term: 1 }, Configuration::bootstrap(founder).encode(), &[1]);
+    store
+}
+
+pub struct Node {
+    settings: Arc<Settings>,
+    replicas: BTreeMap<GroupId, Replica>,
+    admin: AdminDesk,
+    now: u64,
+    effects: Vec<Effect>,
+    replies: Vec<(Ticket, Outcome)>,
+    notices: Vec<Notice>,
+    next_write: WriteId,
+    writing: VecDeque<Writing>,
+    status: Arc<Status>,
+    removed: Option<String>,
+    drain: Drain,
+    disk_is_slow: bool,
+}
+
+/// A log write on its way to the disk.
+struct Writing {
+    id: WriteId,
+    since: u64,
+    /// Each group's newest turn in it.
+    numbers: Vec<(GroupId, u64)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    No,
+    Asked,
+    Done,
+}
+
+impl Node {
+    /// A node of one group, from the state of its newest checkpoint, the checkpoints on disk (oldest first), and its
+    /// log. The error is for the person who starts it.
+    pub fn new(
+        settings: Settings,
+        store: kv::Store,
+        checkpoints: Vec<CheckpointInfo>,
+        log: Option<RecoveredGroup>,
+    ) -> Result<Node, String> {
+        let settings = Arc::new(settings);
+        let mut notices = Vec::new();
+        let replica = Replica::recover(FIRST_GROUP, settings.clone(), store, checkpoints, log, &mut notices)?;
+        Ok(Node {
+            admin: AdminDesk::new(settings.node, settings.cluster),
+            replicas: BTreeMap::from([(FIRST_GROUP, replica)]),
+            now: 0,
+            effects: Vec::new(),
+            replies: Vec::new(),
+            notices,
+            next_write: 1,
+            writing: VecDeque::new(),
+            status: Arc::new(Status::default()),
+            removed: None,
+            drain: Drain::No,
+            disk_is_slow: false,
+            settings,
+        })
+    }
+
+    /// Takes in one event. What follows from it comes out of the next [`Node::turn`].
+    pub fn handle(&mut self, event: Event) {
+        if self.removed.is_some() {
+            return self.handle_removed(event);
+        }
+        match event {
+            Event::Tick => self.tick(),
+            Event::Peer { from, message } => self.message(from, message),
+            Event::PeerUp { node } => self.replicas.values_mut().for_each(|r| r.peer_up(node)),
+            Event::PeerDown { node } => {
+                let now = self.now;
+                self.replicas.values_mut().for_each(|r| r.peer_down(node, now));
+            }
+            Event::ToldRemoved { by } => self.remove(format!(
+                "this node was removed from the cluster (node {by} says so); to let it join as a new member, stop it \
+                 and start it with an empty data folder"
+            )),
+            Event::Request { ticket, limit_ticks, request } => self.request(ticket, limit_ticks, request),
+            Event::LogWritten { id } => self.log_written(id),
+            Event::Greeted { id, result } => {
+                self.admin.greeted(id, result, &mut self.effects, &mut self.replies);
+            }
+            Event::CheckpointWritten { group, result } => {
+                let result = self.replicas.get_mut(&group).map_or(Ok(()), |r| r.checkpoint_written(result));
+                self.notice_error("writing a checkpoint failed, the log grows until one succeeds", result);
+            }
+            Event::ChunkRead { to, info, offset, result } => {
+                let Some(r) = self.replicas.get_mut(&info.group) else { return };
+                let result = r.snapshots.chunk_read(to, info, offset, result, &mut r.group, &mut self.effects);
+                self.notice_error("reading a checkpoint for another node failed", result);
+            }
+            Event::Incoming { info, result } => {
+                let Some(r) = self.replicas.get_mut(&info.group) else { return };
+                let result = r.snapshots.incoming(info, result, self.now, &mut self.effects);
+                self.notice_error("storing a checkpoint from another node failed", result);
+            }
+            Event::Installed { info, result } => {
+                let result = self.replicas.get_mut(&info.group).map_or(Ok(()), |r| r.installed(&info, result));
+                self.notice_error("installing a checkpoint from another node failed", result);
+            }
+            Event::Drain => self.drain = Drain::Asked,
+        }
+    }
+
+    /// Everything that follows from the events since the last turn, to be carried out in this order.
+    pub fn turn(&mut self) -> Vec<Effect> {
+        let mut write = LogWrite::default();
+        let mut numbers = Vec::new();
+        let mut leader_changed = false;
+        for (&id, replica) in &mut self.replicas {
+            let end = replica.turn(self.now, &mut self.effects, &mut self.replies, &mut write, &mut self.notices);
+            leader_changed |= end.leader_changed;
+            numbers.extend(end.number.map(|number| (id, number)));
+        }
+        if let Some(r) = self.replicas.get_mut(&FIRST_GROUP) {
+            self.admin.turn(&mut r.group, &r.configuration, self.now, &mut self.effects, &mut self.replies);
+        }
+        if !write.groups.is_empty() {
+            let id = self.next_write;
+            self.next_write += 1;
+            self.writing.push_back(Writing { id, since: self.now, numbers });
+            self.effects.push(Effect::WriteLog { id, write });
+        }
+        if self.replicas.values().any(Replica::is_removed) {
+            self.remove(
+                "this node was removed from the cluster; to let it join as a new member, stop it and start it with an \
+                 empty data folder"
+                    .to_owned(),
+            );
+        }
+        self.publish_status(leader_changed);
+        self.go_on_draining();
+        if self.disk_hangs() {
+            self.effects.retain(|effect| !matches!(effect, Effect::Send { message: Message::Raft { .. }, .. }));
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        effects.extend(self.replies.drain(..).map(|(ticket, outcome)| Effect::Reply { ticket, outcome }));
+        effects.extend(self.notices.drain(..).map(Effect::Notice));
+        effects
+    }
+
+    /// Is there something to do beyond what events bring? Proposals and rounds start in a turn, and a turn's own
+    /// consequences may want another; drivers that are asked `true` take another turn at once.
+    pub fn wants_turn(&self) -> bool {
+        !self.effects.is_empty() || !self.replies.is_empty()
+    }
+
+    pub fn status(&self) -> &Arc<Status> {
+        &self.status
+    }
+
+    /// The state machine of a group, for checkers.
+    pub fn store(&self, group: GroupId) -> Option<&kv::Store> {
+        self.replicas.get(&group).map(|replica| &replica.store)
+    }
+
+    fn tick(&mut self) {
+        self.now += 1;
+        let silent = self.disk_hangs();
+        for replica in self.replicas.values_mut() {
+            replica.tick(self.now, silent, &mut self.effects, &mut self.replies);
+        }
+        let why = self.replicas.get(&FIRST_GROUP).map_or(String::new(), Replica::why_nothing_happens);
+        self.admin.expire(self.now, &why, &mut self.replies);
+        self.give_way_if_the_disk_is_slow();
+    }
+
+    fn message(&mut self, from: NodeId, message: Message) {
+        let group = match &message {
+            Message::Raft { group, .. }
+            | Message::Forward { group, .. }
+            | Message::ReadIndex { group, .. }
+            | Message::ReadIndexReply { group, .. } => *group,
+            Message::SnapshotOffer { info, .. }
+            | Message::SnapshotWant { info, .. }
+            | Message::SnapshotChunk { info, .. }
+            | Message::SnapshotFailed { info } => info.group,
+            Message::Admin { .. } | Message::AdminReply { .. } => FIRST_GROUP,
+        };
+        let Some(replica) = self.replicas.get_mut(&group) else { return };
+        // A removed member may not disturb (Raft thesis, section 4.2.3).
+        if replica.configuration.was_removed(from) {
+            return;
+        }
+        match message {
+            Message::Admin { id, limit_ticks, request } if replica.group.is_leader() => {
+                let deadline = self.now + limit_ticks.min(60 * TICKS_PER_SECOND);
+                if let Some(failure) = self.admin.request_from_peer(from, id, request, deadline, self.now) {
+                    let message = Message::AdminReply { id, outcome: Outcome::Failed(failure) };
+                    self.effects.push(Effect::Send { to: from, message });
+                }
+            }
+            Message::Admin { .. } => {}
+            Message::AdminReply { id, outcome } => self.admin.reply_from_peer(from, id, outcome, &mut self.replies),
+            message => replica.message(from, message, self.now, &mut self.effects, &mut self.notices),
+        }
+    }
+
+    fn request(&mut self, ticket: Ticket, limit_ticks: u64, request: Request) {
+        let deadline = self.now.saturating_add(limit_ticks.max(1));
+        let accepted = match request {
+            _ if self.drain != Drain::No => {
+                Err(Failure::Unavailable("this node is shutting down; nothing was changed: ask another node".into()))
+            }
+            Request::Write { .. } | Request::Read => match self.replicas.get_mut(&FIRST_GROUP) {
+                Some(replica) => replica.write(ticket, request, deadline),
+                None => Ok(()),
+            },
+            Request::Join { name, address } => self.admin.request(ticket, Admin::Join { name, address }, deadline),
+            Request::Remove { name } => self.admin.request(ticket, Admin::Remove { name }, deadline),
+            Request::Transfer { name } => self.admin.request(ticket, Admin::Transfer { name }, deadline),
+        };
+        if let Err(failure) = accepted {
+            self.replies.push((ticket, Outcome::Failed(failure)));
+        }
+    }
+
+    fn log_written(&mut self, id: WriteId) {
+        while let Some(writing) = self.writing.pop_front_if(|w| w.id <= id) {
+            for (group, number) in writing.numbers {
+                if let Some(replica) = self.replicas.get_mut(&group) {
+                    replica.group.persisted(number);
+                }
+            }
+        }
+    }
+
+    fn notice_error(&mut self, what: &str, result: Result<(), String>) {
+        if let Err(error) = result {
+            self.notices.push(Notice::Trouble(format!("{what}: {error}")));
+        }
+    }
+
+    fn publish_status(&mut self, leader_changed: bool) {
+        let Some(replica) = self.replicas.get(&FIRST_GROUP) else { return };
+        let role = match replica.group.role() {
+            consensus::Role::Leader => Role::Leader,
+            consensus::Role::Candidate => Role::Candidate,
+            consensus::Role::Follower if replica.configuration.is_voter(self.settings.node) => Role::Follower,
+            consensus::Role::Follower => Role::Learner,
+        };
+        let (leader, term) = (replica.group.leader(), replica.group.term());
+        let old = &self.status;
+        if leader_changed && leader.is_some() && (old.leader, old.term) != (leader, term) {
+            let name = leader.and_then(|id| replica.configuration.members.get(&id)).map(|m| m.name.clone());
+            let me = leader == Some(self.settings.node);
+            self.notices.push(Notice::LeaderChanged { group: FIRST_GROUP, term, leader: name, me });
+        }
+        let same = old.role == role
+            && (old.leader, old.term) == (leader, term)
+            && Arc::ptr_eq(&old.configuration, &replica.configuration)
+            && old.removed == self.removed
+            && old.node == self.settings.node;
+        if !same {
+            self.status = Arc::new(Status {
+                node: self.settings.node,
+                role,
+                term,
+                leader,
+                commit: replica.group.commit(),
+                configuration: replica.configuration.clone(),
+                removed: self.removed.clone(),
+            });
+            self.effects.push(Effect::PublishStatus(self.status.clone()));
+        }
+    }
+
+    // Removal.
+
+    fn remove(&mut self, reason: String) {
+        if self.removed.is_some() {
+            return;
+        }
+        for replica in self.replicas.values_mut() {
+            replica.fail_all(&reason, &mut self.replies);
+        }
+        self.admin.fail_all(&reason, &mut self.replies);
+        // The groups go before `raft` can notice that it is no member (it panics on some calls then).
+        self.replicas.clear();
+        self.removed = Some(reason.clone());
+        let mut status = (*self.status).clone();
+        (status.removed, status.leader, status.role) = (Some(reason.clone()), None, Role::Learner);
+        self.status = Arc::new(status);
+        self.effects.push(Effect::PublishStatus(self.status.clone()));
+        self.effects.push(Effect::Removed { reason });
+    }
+
+    fn handle_removed(&mut self, event: Event) {
+        match event {
+            Event::Request { ticket, .. } => {
+                let reason = self.removed.clone().unwrap_or_default();
+                self.replies.push((ticket, Outcome::Failed(Failure::Removed(reason))));
+            }
+            Event::Drain => self.drain = Drain::Asked,
+            _ => {}
+        }
+    }
+
+    // Shutting down.
+
+    fn go_on_draining(&mut self) {
+        if self.drain != Drain::Asked {
+            return;
+        }
+        let mut settled = self.admin.is_idle() && self.writing.is_empty();
+        for replica in self.replicas.values_mut() {
+            settled &= replica.is_idle();
+            if let Some(successor) = replica.successor().filter(|_| replica.group.is_leader()) {
+                settled = false;
+                if !replica.group.is_transferring() {
+                    replica.group.transfer_leadership(successor);
+                }
+            }
+        }
+        if settled {
+            self.drain = Drain::Done;
+            self.effects.push(Effect::Drained);
+        }
+    }
+
+    // A disk that hangs under a leader that still sends heartbeats stops the whole group (hashicorp/raft #503).
+
+    fn oldest_write_ticks(&self) -> u64 {
+        self.writing.front().map_or(0, |writing| self.now - writing.since)
+    }
+
+    fn disk_hangs(&self) -> bool {
+        self.oldest_write_ticks() >= HUNG_DISK_TICKS
+    }
+
+    fn give_way_if_the_disk_is_slow(&mut self) {
+        let slow = self.oldest_write_ticks() >= SLOW_DISK_TICKS;
+        if slow {
+            for replica in self.replicas.values_mut().filter(|r| r.group.is_leader() && !r.group.is_transferring()) {
+                if let Some(successor) = replica.successor() {
+                    replica.group.transfer_leadership(successor);
+                }
+            }
+            if !self.disk_is_slow {
+                self.notices.push(Notice::Trouble(
+                    "a write to the log has not come back for seconds: the disk hangs; this node hands leadership over"
+                        .into(),
+                ));
+            }
+        }
+        self.disk_is_slow = slow;
+    }
+}

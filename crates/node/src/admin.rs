@@ -1,0 +1,550 @@
+//! Requests about members: joining, removal, handing leadership over.
+//!
+//! They are carried out by the leader, one at a time; another node forwards them there and waits for the answer. A job
+//! looks at the configuration as it is applied and does the next thing that is missing (level-triggered), so it does
+//! not matter what happened in between, and asking again for what is already so is answered at once.
+//!
+//! A join: the leader greets the node at the address to learn whose folder it is; adds it as a learner under a fresh
+//! id; once it has caught up, makes it a voter, and removes the member whose name or address it took over in the same
+//! joint change. An address where nobody answers costs nothing, and a learner that makes no progress is removed again.
+//!
+//! Not handled: permanent learners. Every learner is on its way to become a voter.
+
+use crate::event::{Effect, Failure, Greeting, Outcome, Ticket};
+use crate::membership::{Configuration, Member, MemberChange};
+use crate::message::{Admin, Message};
+use base::{ClusterId, Incarnation, Index, NodeId};
+use consensus::Group;
+use std::collections::{BTreeMap, VecDeque};
+
+const MAX_JOBS: usize = 64;
+/// A forwarded request is sent again after this long.
+const RESEND_TICKS: u64 = 20;
+/// A learner that makes no progress for this long is removed again.
+const STALLED_TICKS: u64 = 200;
+/// A learner this close to the commit index is caught up: the rest arrives while it becomes a voter.
+const CAUGHT_UP_ENTRIES: u64 = 256;
+
+pub(crate) struct AdminDesk {
+    me: NodeId,
+    cluster: ClusterId,
+    counter: u64,
+    /// As leader: the first is being worked on.
+    jobs: VecDeque<Job>,
+    /// Requests of our clients, until their answer comes.
+    ours: BTreeMap<u64, Ours>,
+}
+
+struct Ours {
+    ticket: Ticket,
+    request: Admin,
+    deadline: u64,
+    sent: Option<u64>,
+    sent_to: Option<NodeId>,
+}
+
+struct Job {
+    origin: Origin,
+    request: Admin,
+    deadline: u64,
+    /// Joining: the answer of the node at the address.
+    greeting: Greeted,
+    /// Joining: how far the learner is, and when it last moved.
+    matched: Index,
+    moved: u64,
+    /// Something was done for it, so that a removal that finds nothing is one that happened.
+    acted: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Peer {
+        node: NodeId,
+        id: u64,
+    },
+    /// One of `ours`, and we are the leader.
+    Here {
+        id: u64,
+    },
+    /// Nobody waits for it any more.
+    Nobody,
+}
+
+enum Greeted {
+    NotYet,
+    Asked { id: u64 },
+    Answered(Greeting),
+}
+
+/// What a job needs next.
+enum Step {
+    Wait,
+    Finish(Outcome),
+    Greet,
+    Change(MemberChange),
+    /// It concerns the leader itself, so another one has to do it.
+    HandOver(Option<NodeId>),
+}
+
+impl AdminDesk {
+    pub(crate) fn new(me: NodeId, cluster: ClusterId) -> AdminDesk {
+        AdminDesk { me, cluster, counter: 0, jobs: VecDeque::new(), ours: BTreeMap::new() }
+    }
+
+    pub(crate) fn request(&mut self, ticket: Ticket, request: Admin, deadline: u64) -> Result<(), Failure> {
+        if self.ours.len() >= MAX_JOBS {
+            return Err(Failure::Overloaded("too many membership requests wait on this node: try again later".into()));
+        }
+        self.counter += 1;
+        self.ours.insert(self.counter, Ours { ticket, request, deadline, sent: None, sent_to: None });
+        Ok(())
+    }
+
+    pub(crate) fn request_from_peer(
+        &mut self,
+        node: NodeId,
+        id: u64,
+        request: Admin,
+        deadline: u64,
+        now: u64,
+    ) -> Option<Failure> {
+        let origin = Origin::Peer { node, id };
+        if self.jobs.iter().any(|job| job.origin == origin) {
+            return None;
+        }
+        if self.jobs.len() >= MAX_JOBS {
+            return Some(Failure::Overloaded(
+                "too many membership requests wait on the leader: try again later".into(),
+            ));
+        }
+        self.jobs.push_back(Job::new(origin, request, deadline, now));
+        None
+    }
+
+    pub(crate) fn reply_from_peer(
+        &mut self,
+        from: NodeId,
+        id: u64,
+        outcome: Outcome,
+        replies: &mut Vec<(Ticket, Outcome)>,
+    ) {
+        if self.ours.get(&id).is_some_and(|ours| ours.sent_to == Some(from)) {
+            // The leader changed while it was at it: the next one goes on.
+            if outcome == Outcome::Failed(leader_changed()) {
+                self.ours.entry(id).and_modify(|ours| ours.sent = None);
+            } else if let Some(ours) = self.ours.remove(&id) {
+                replies.push((ours.ticket, outcome));
+            }
+        }
+    }
+
+    pub(crate) fn greeted(
+        &mut self,
+        id: u64,
+        result: Result<Greeting, String>,
+        effects: &mut Vec<Effect>,
+        replies: &mut Vec<(Ticket, Outcome)>,
+    ) {
+        let Some(at) = self.jobs.iter().position(|j| matches!(j.greeting, Greeted::Asked { id: asked } if asked == id))
+        else {
+            return;
+        };
+        match result {
+            Ok(greeting) => self.jobs[at].greeting = Greeted::Answered(greeting),
+            Err(error) => {
+                let Some(job) = self.jobs.remove(at) else { return };
+                let address = match &job.request {
+                    Admin::Join { address, .. } => address.clone(),
+                    _ => String::new(),
+                };
+                let failure = Failure::Unavailable(format!(
+                    "the node at {address} could not be reached ({error}); the members are as before: start it, check \
+                     its address, and ask again"
+                ));
+                self.finish(job.origin, Outcome::Failed(failure), effects, replies);
+            }
+        }
+    }
+
+    /// Once a turn: sends ours to the leader, or works on the jobs if that is us.
+    pub(crate) fn turn(
+        &mut self,
+        group: &mut Group,
+        configuration: &Configuration,
+        now: u64,
+        effects: &mut Vec<Effect>,
+        replies: &mut Vec<(Ticket, Outcome)>,
+    ) {
+        if !group.is_leader() {
+            for job in std::mem::take(&mut self.jobs) {
+                match job.origin {
+                    Origin::Here { id } => {
+                        self.ours.entry(id).and_modify(|ours| ours.sent = None);
+                    }
+                    origin => self.finish(origin, Outcome::Failed(leader_changed()), effects, replies),
+                }
+            }
+            self.answer_settled_transfers(group, configuration, replies);
+            if let Some(leader) = group.leader() {
+                self.forward(leader, now, effects);
+            }
+            return;
+        }
+        for (&id, ours) in &mut self.ours {
+            if ours.sent.is_none() || ours.sent_to != Some(self.me) {
+                (ours.sent, ours.sent_to) = (Some(now), Some(self.me));
+                self.jobs.push_back(Job::new(Origin::Here { id }, ours.request.clone(), ours.deadline, now));
+            }
+        }
+        if configuration.voters.is_joint() {
+            group.leave_joint();
+            return;
+        }
+        while let Some(mut job) = self.jobs.pop_front() {
+            match self.step(&mut job, group, configuration, now) {
+                Step::Finish(outcome) => self.finish(job.origin, outcome, effects, replies),
+                step => {
+                    self.carry_out(step, &mut job, group, configuration, effects);
+                    self.jobs.push_front(job);
+                    break;
+                }
+            }
+        }
+        if self.jobs.is_empty() {
+            self.adopt_a_learner(configuration, now);
+        }
+    }
+
+    fn forward(&mut self, leader: NodeId, now: u64, effects: &mut Vec<Effect>) {
+        for (&id, ours) in &mut self.ours {
+            let overdue = ours.sent.is_none_or(|sent| sent + RESEND_TICKS <= now);
+            if overdue || ours.sent_to != Some(leader) {
+                (ours.sent, ours.sent_to) = (Some(now), Some(leader));
+                let limit_ticks = ours.deadline.saturating_sub(now).max(1);
+                let message = Message::Admin { id, limit_ticks, request: ours.request.clone() };
+                effects.push(Effect::Send { to: leader, message });
+            }
+        }
+    }
+
+    /// A transfer that we were asked for as leader is done when the other one leads.
+    fn answer_settled_transfers(
+        &mut self,
+        group: &Group,
+        configuration: &Configuration,
+        replies: &mut Vec<(Ticket, Outcome)>,
+    ) {
+        let Some(leader) = group.leader() else { return };
+        let leads = |name: &Option<String>| match name {
+            Some(name) => configuration.by_name(name).is_some_and(|(id, _)| id == leader),
+            None => true,
+        };
+        let me = self.me;
+        self.ours.retain(|_, ours| {
+            let settled = ours.sent_to == Some(me) && matches!(&ours.request, Admin::Transfer { name } if leads(name));
+            if settled {
+                replies.push((ours.ticket, Outcome::Done));
+            }
+            !settled
+        });
+    }
+
+    fn carry_out(
+        &mut self,
+        step: Step,
+        job: &mut Job,
+        group: &mut Group,
+        configuration: &Configuration,
+        effects: &mut Vec<Effect>,
+    ) {
+        match step {
+            Step::Wait | Step::Finish(_) => {}
+            Step::Greet => {
+                self.counter += 1;
+                job.greeting = Greeted::Asked { id: self.counter };
+                if let Admin::Join { address, .. } = &job.request {
+                    effects.push(Effect::Greet { id: self.counter, address: address.clone() });
+                }
+            }
+            Step::Change(change) => {
+                if configuration.admits(&change) {
+                    job.acted |= group.propose_change(&change.voter_change(), change.encode()).is_some();
+                }
+            }
+            Step::HandOver(to) => {
+                if let Some(to) = to.or_else(|| best_successor(group, configuration, self.me))
+                    && !group.is_transferring()
+                {
+                    group.transfer_leadership(to);
+                }
+            }
+        }
+    }
+
+    fn step(&self, job: &mut Job, group: &Group, configuration: &Configuration, now: u64) -> Step {
+        let late = job.deadline <= now;
+        match &job.request {
+            Admin::Transfer { name } => {
+                let to = match name {
+                    None => None,
+                    Some(name) => match configuration.by_name(name) {
+                        Some((id, _)) if id == self.me => return Step::Finish(Outcome::Done),
+                        Some((id, _)) if configuration.voters.voters.contains(&id) => Some(id),
+                        _ => return invalid(format!("{name} is no voter of this cluster; `status` lists them")),
+                    },
+                };
+                if configuration.voters.voters.len() < 2 {
+                    return invalid("there is no other voter to hand leadership to".into());
+                }
+                if late {
+                    return unavailable(
+                        "leadership could not be handed over in time; it stays where it is: try again".into(),
+                    );
+                }
+                Step::HandOver(to)
+            }
+            Admin::Remove { name } => match configuration.by_name(name) {
+                None if job.acted => Step::Finish(Outcome::Done),
+                None => invalid(format!("no member is called {name}; `status` lists them")),
+                Some(_) if late => unknown(format!(
+                    "the removal of {name} was not confirmed in time; look at `status` before trying again"
+                )),
+                Some((id, _)) if configuration.voters.voters == [id] => {
+                    invalid(format!("{name} is the only voter; a cluster can't do without one"))
+                }
+                Some((id, _)) if id == self.me => Step::HandOver(None),
+                Some((id, _)) => Step::Change(MemberChange::Remove { id }),
+            },
+            Admin::Join { name, address } => {
+                let (name, address) = (name.clone(), address.clone());
+                self.step_join(job, &name, &address, group, configuration, now)
+            }
+        }
+    }
+
+    fn step_join(
+        &self,
+        job: &mut Job,
+        name: &str,
+        address: &str,
+        group: &Group,
+        configuration: &Configuration,
+        now: u64,
+    ) -> Step {
+        let greeting = match &job.greeting {
+            Greeted::NotYet => return Step::Greet,
+            Greeted::Asked { .. } if job.deadline <= now => {
+                return unavailable(format!("the node at {address} did not answer in time; the members are as before"));
+            }
+            Greeted::Asked { .. } => return Step::Wait,
+            Greeted::Answered(greeting) => greeting.clone(),
+        };
+        if let Some((cluster, id)) = greeting.cluster {
+            if cluster != self.cluster {
+                return invalid(format!(
+                    "the node at {address} belongs to another cluster ({cluster}); to let it join this one, stop it \
+                     and start it with an empty data folder"
+                ));
+            }
+            if configuration.was_removed(id) {
+                return invalid(format!(
+                    "the node at {address} was removed from this cluster; to let it join as a new member, stop it and \
+                     start it with an empty data folder"
+                ));
+            }
+        }
+        let known = configuration.members.iter().find(|(_, m)| m.incarnation == greeting.incarnation);
+        let Some((&id, member)) = known else {
+            if job.deadline <= now {
+                return unavailable(format!("{name} could not be added in time; the members are as before: try again"));
+            }
+            return self.add(name, address, greeting.incarnation, configuration, group);
+        };
+        let replaces = displaced(configuration, id, name, address);
+        if configuration.voters.voters.contains(&id) {
+            if member.name == name && member.address == address {
+                return Step::Finish(Outcome::Done);
+            }
+            if let Some(other) = replaces {
+                let other = &configuration.members[&other].name;
+                return invalid(format!("{other} has that name or address already: remove it first"));
+            }
+            if job.deadline <= now {
+                return unknown(format!("the new address of {name} was not confirmed in time: ask again"));
+            }
+            let member = Member { name: name.into(), address: address.into(), incarnation: greeting.incarnation };
+            return Step::Change(MemberChange::Update { id, member });
+        }
+        let progress = group.progress(id);
+        let (matched, in_snapshot) = progress.map_or((0, false), |p| (p.matched, p.in_snapshot && p.recently_active));
+        if matched > job.matched || in_snapshot {
+            job.matched = job.matched.max(matched);
+            job.moved = now;
+        }
+        if job.moved + STALLED_TICKS <= now {
+            return if job.origin == Origin::Nobody {
+                Step::Change(MemberChange::Remove { id })
+            } else {
+                unavailable(format!(
+                    "{name} does not catch up: no progress within the time limit; it is not made a voter, the quorum is as before"
+                ))
+            };
+        }
+        if job.deadline <= now && job.origin != Origin::Nobody {
+            return unavailable(format!("{name} is still catching up and will vote when it has: ask again to see"));
+        }
+        let caught_up = matched + CAUGHT_UP_ENTRIES >= group.commit() && matched > 0;
+        match replaces {
+            _ if !caught_up => Step::Wait,
+            Some(old) if old == self.me => Step::HandOver(None),
+            Some(old)
+                if configuration.is_voter(old) && configuration.voters.voters.len() == 2 && !is_active(group, old) =>
+            {
+                invalid(format!(
+                    "{} is one of only two voters and does not answer; replacing it would need its vote, so the \
+                     cluster must get it back, or be restored",
+                    configuration.members[&old].name
+                ))
+            }
+            replaces => Step::Change(MemberChange::Promote { id, replaces }),
+        }
+    }
+
+    fn add(
+        &self,
+        name: &str,
+        address: &str,
+        incarnation: Incarnation,
+        configuration: &Configuration,
+        group: &Group,
+    ) -> Step {
+        let by_name = configuration.by_name(name).map(|(id, _)| id);
+        let by_address = configuration.by_address(address).map(|(id, _)| id);
+        if let (Some(a), Some(b)) = (by_name, by_address)
+            && a != b
+        {
+            return invalid(format!(
+                "the name {name} and the address {address} belong to two different members; remove one of them first"
+            ));
+        }
+        let old = by_name.or(by_address);
+        if let Some(old) = old
+            && configuration.voters.voters.len() == 2
+            && configuration.is_voter(old)
+            && old != self.me
+            && !is_active(group, old)
+        {
+            return invalid(format!(
+                "{} is one of only two voters and does not answer; replacing it would need its vote",
+                configuration.members[&old].name
+            ));
+        }
+        // A learner under that name never voted: its folder is gone, so is it.
+        if let Some(old) = old
+            && configuration.voters.learners.contains(&old)
+        {
+            return Step::Change(MemberChange::Remove { id: old });
+        }
+        let member = Member { name: name.into(), address: address.into(), incarnation };
+        Step::Change(MemberChange::AddLearner { id: configuration.next_id, member })
+    }
+
+    /// A learner without a job: its join timed out, or its leader was lost. It becomes a voter or goes.
+    fn adopt_a_learner(&mut self, configuration: &Configuration, now: u64) {
+        let Some(member) = configuration.voters.learners.first().and_then(|id| configuration.members.get(id)) else {
+            return;
+        };
+        let request = Admin::Join { name: member.name.clone(), address: member.address.clone() };
+        let mut job = Job::new(Origin::Nobody, request, u64::MAX, now);
+        job.greeting = Greeted::Answered(Greeting { incarnation: member.incarnation, cluster: None });
+        self.jobs.push_back(job);
+    }
+
+    fn finish(
+        &mut self,
+        origin: Origin,
+        outcome: Outcome,
+        effects: &mut Vec<Effect>,
+        replies: &mut Vec<(Ticket, Outcome)>,
+    ) {
+        match origin {
+            Origin::Nobody => {}
+            Origin::Peer { node, id } => {
+                effects.push(Effect::Send { to: node, message: Message::AdminReply { id, outcome } });
+            }
+            Origin::Here { id } => {
+                if let Some(ours) = self.ours.remove(&id) {
+                    replies.push((ours.ticket, outcome));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn expire(&mut self, now: u64, why: &str, replies: &mut Vec<(Ticket, Outcome)>) {
+        let jobs = &self.jobs;
+        self.ours.retain(|id, ours| {
+            // The leader's own answer is better than ours; it gets a moment more.
+            let grace = if jobs.iter().any(|job| job.origin == Origin::Here { id: *id }) { 2 } else { 0 };
+            let keep = ours.deadline + grace > now;
+            if !keep {
+                let failure = match ours.sent {
+                    Some(_) => Failure::Unknown(format!(
+                        "the request was not answered within its time limit ({why}); look at `status` before trying again"
+                    )),
+                    None => Failure::Unavailable(format!("no leader within the time limit ({why}); nothing was changed: try again")),
+                };
+                replies.push((ours.ticket, Outcome::Failed(failure)));
+            }
+            keep
+        });
+    }
+
+    pub(crate) fn fail_all(&mut self, why: &str, replies: &mut Vec<(Ticket, Outcome)>) {
+        self.jobs.clear();
+        for (_, ours) in std::mem::take(&mut self.ours) {
+            replies.push((ours.ticket, Outcome::Failed(Failure::Removed(why.to_owned()))));
+        }
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ours.is_empty()
+    }
+}
+
+impl Job {
+    fn new(origin: Origin, request: Admin, deadline: u64, now: u64) -> Job {
+        Job { origin, request, deadline, greeting: Greeted::NotYet, matched: 0, moved: now, acted: false }
+    }
+}
+
+/// The voter to lead next: the one that is furthest among those that answer.
+pub(crate) fn best_successor(group: &Group, configuration: &Configuration, me: NodeId) -> Option<NodeId> {
+    let others = configuration.voters.voters.iter().filter(|&&id| id != me && is_active(group, id));
+    others.max_by_key(|&&id| (group.progress(id).map_or(0, |p| p.matched), std::cmp::Reverse(id))).copied()
+}
+
+/// The member whose name or address `id` has taken over.
+fn displaced(configuration: &Configuration, id: NodeId, name: &str, address: &str) -> Option<NodeId> {
+    let mut others = configuration.members.iter().filter(|&(&other, _)| other != id);
+    others.find(|(_, m)| m.name == name || m.address == address).map(|(&other, _)| other)
+}
+
+fn is_active(group: &Group, id: NodeId) -> bool {
+    group.progress(id).is_some_and(|p| p.recently_active)
+}
+
+fn leader_changed() -> Failure {
+    Failure::Unavailable("the leader changed while it worked on the request: try again".into())
+}
+
+fn invalid(text: String) -> Step {
+    Step::Finish(Outcome::Failed(Failure::Invalid(text)))
+}
+
+fn unavailable(text: String) -> Step {
+    Step::Finish(Outcome::Failed(Failure::Unavailable(text)))
+}
+
+fn unknown(text: String) -> Step {
+    Step::Finish(Outcome::Failed(Failure::Unknown(text)))
+}

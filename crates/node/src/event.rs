@@ -1,0 +1,222 @@
+//! All that can happen to a node, and all that it can ask for.
+//!
+//! The set is closed: if a node should react to something that is not an [`Event`], an event is missing. Whoever
+//! drives the node (the server with sockets and files, the simulator with neither) feeds events, calls
+//! [`crate::Node::turn`], and carries out the effects in their order.
+
+use crate::membership::Configuration;
+use crate::message::Message;
+use base::{GroupId, Incarnation, Index, NodeId, Position, Term};
+use kv::{IdempotencyKey, Operation};
+use std::sync::Arc;
+use storage::checkpoint::CheckpointInfo;
+use storage::log::LogWrite;
+
+/// Names one request at the server that asked; the answer comes back under it.
+pub type Ticket = u64;
+/// Names one log write. Log writes end in the order in which they were asked for.
+pub type WriteId = u64;
+
+pub enum Event {
+    /// One tick of the node's only clock has passed.
+    Tick,
+    /// A frame from a peer whose connection proved that it is `from`.
+    Peer {
+        from: NodeId,
+        message: Message,
+    },
+    /// A connection to that peer stands, in either direction.
+    PeerUp {
+        node: NodeId,
+    },
+    /// A connection with that peer broke. Also a hint that it died.
+    PeerDown {
+        node: NodeId,
+    },
+    /// A peer refuses to talk to us because we were removed from the cluster.
+    ToldRemoved {
+        by: NodeId,
+    },
+    Request {
+        ticket: Ticket,
+        limit_ticks: u64,
+        request: Request,
+    },
+    /// Everything in that log write, and in all before it, is on disk.
+    LogWritten {
+        id: WriteId,
+    },
+    /// Answer to [`Effect::Greet`].
+    Greeted {
+        id: u64,
+        result: Result<Greeting, String>,
+    },
+    /// Answer to [`Effect::WriteCheckpoint`]; an error is not fatal, the log just stays longer.
+    CheckpointWritten {
+        group: GroupId,
+        result: Result<CheckpointInfo, String>,
+    },
+    /// Answer to [`Effect::ReadChunk`].
+    ChunkRead {
+        to: NodeId,
+        info: CheckpointInfo,
+        offset: u64,
+        result: Result<bytes::Bytes, String>,
+    },
+    /// Answer to [`Effect::BeginIncoming`] and [`Effect::StoreChunk`]: that many bytes are here.
+    Incoming {
+        info: CheckpointInfo,
+        result: Result<u64, String>,
+    },
+    /// Answer to [`Effect::FinishIncoming`]: verified, durable, and loaded.
+    Installed {
+        info: CheckpointInfo,
+        result: Result<Box<kv::Store>, String>,
+    },
+    /// Hand leadership over and say [`Effect::Drained`] when nothing is left in flight.
+    Drain,
+}
+
+/// What a client asks of the cluster.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Applied atomically, on the whole cluster, exactly once.
+    Write { operations: Vec<Operation>, idempotency: Option<IdempotencyKey> },
+    /// Answered when this node's published view is at least as new as anything acknowledged before the request came.
+    Read,
+    /// The node at that peer address wants to be a member. Answered when it votes.
+    Join { name: String, address: String },
+    /// The member of that name shall be none.
+    Remove { name: String },
+    /// Another voter shall lead: the one of that name, or the one that is furthest.
+    Transfer { name: Option<String> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Written {
+        revision: u64,
+        changed: u32,
+    },
+    /// The view that was published before this reply serves the read.
+    Readable,
+    /// Membership or leadership is as the request wanted it.
+    Done,
+    Failed(Failure),
+}
+
+/// What a client must know of a failure: what happened to the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The request can never succeed as it is. Nothing changed.
+    Invalid(String),
+    /// Nothing changed; the same request may succeed later.
+    Unavailable(String),
+    /// Too many requests are in flight here. Nothing changed.
+    Overloaded(String),
+    /// It may or may not take effect, once.
+    Unknown(String),
+    /// The idempotency key was used before with another request. Nothing changed.
+    KeyReused(String),
+    /// This node is no member any more. Nothing changed.
+    Removed(String),
+}
+
+pub enum Effect {
+    Send {
+        to: NodeId,
+        message: Message,
+    },
+    /// Append, make durable, then [`Event::LogWritten`]. A failure to do so ends the process.
+    WriteLog {
+        id: WriteId,
+        write: LogWrite,
+    },
+    Reply {
+        ticket: Ticket,
+        outcome: Outcome,
+    },
+    /// The state for local reads. Comes before the replies that need it.
+    PublishView {
+        group: GroupId,
+        view: kv::View,
+    },
+    /// The node's own view of the cluster, whenever it changed. Whom to dial is in its configuration.
+    PublishStatus(Arc<Status>),
+    /// Ask the node at that peer address who it is. Answered by [`Event::Greeted`].
+    Greet {
+        id: u64,
+        address: String,
+    },
+    WriteCheckpoint {
+        group: GroupId,
+        position: Position,
+        frozen: kv::Frozen,
+    },
+    ReadChunk {
+        to: NodeId,
+        info: CheckpointInfo,
+        offset: u64,
+        max_bytes: usize,
+    },
+    /// Start or go on receiving that checkpoint from that node.
+    BeginIncoming {
+        from: NodeId,
+        info: CheckpointInfo,
+    },
+    StoreChunk {
+        info: CheckpointInfo,
+        offset: u64,
+        bytes: bytes::Bytes,
+    },
+    /// All bytes are here: verify, make durable, load.
+    FinishIncoming {
+        info: CheckpointInfo,
+    },
+    /// Something that the person who runs this node should read.
+    Notice(Notice),
+    /// This node was removed: remember it in the folder, serve nothing but the reason.
+    Removed {
+        reason: String,
+    },
+    /// After [`Event::Drain`]: the process may end.
+    Drained,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    LeaderChanged { group: GroupId, term: Term, leader: Option<String>, me: bool },
+    MemberChanged(String),
+    SnapshotInstalled { group: GroupId, position: Position },
+    Trouble(String),
+}
+
+/// How the node at a peer address introduces itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    pub incarnation: Incarnation,
+    /// The cluster it belongs to, and its id there; `None` for an empty folder.
+    pub cluster: Option<(base::ClusterId, NodeId)>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    #[default]
+    Follower,
+    Candidate,
+    Leader,
+    Learner,
+}
+
+/// The node's own view of the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    pub node: NodeId,
+    pub role: Role,
+    pub term: Term,
+    pub leader: Option<NodeId>,
+    pub commit: Index,
+    pub configuration: Arc<Configuration>,
+    /// Why this node serves nothing any more.
+    pub removed: Option<String>,
+}

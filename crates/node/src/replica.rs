@@ -1,0 +1,501 @@
+//! One group's replica: its consensus, its state machine, and the requests that wait for them.
+
+use crate::event::{Effect, Failure, Notice, Outcome, Ticket};
+use crate::membership::{Configuration, MemberChange};
+use crate::message::Message;
+use crate::reads::Reads;
+use crate::snapshots::Snapshots;
+use crate::writes::{self, Writes};
+use crate::{Settings, admin};
+use base::rng::hash;
+use base::{GroupId, NodeId, Position, Term};
+use bytes::Bytes;
+use consensus::{Committed, Group, Start};
+use kv::{Answer, Command};
+use std::sync::Arc;
+use storage::checkpoint::CheckpointInfo;
+use storage::log::{GroupWrite, LogWrite, RecoveredGroup};
+
+pub(crate) struct Replica {
+    pub(crate) id: GroupId,
+    me: NodeId,
+    pub(crate) group: Group,
+    pub(crate) store: kv::Store,
+    pub(crate) configuration: Arc<Configuration>,
+    pub(crate) writes: Writes,
+    pub(crate) reads: Reads,
+    pub(crate) snapshots: Snapshots,
+    settings: Arc<Settings>,
+    /// A loaded checkpoint whose snapshot message was stepped.
+    arrived: Option<Box<kv::Store>>,
+    /// Commands that followers forwarded, to be proposed in this turn.
+    forwarded: Vec<Bytes>,
+    /// Bytes of log applied since the newest checkpoint.
+    log_bytes: u64,
+    /// What the last turn saw: leader and term.
+    saw: (Option<NodeId>, Term),
+    /// The leader's connection broke: stand for election at that tick, unless it is heard of before.
+    campaign_at: Option<u64>,
+    /// What recovery wants written.
+    first_write: Option<GroupWrite>,
+    published: Position,
+}
+
+impl Replica {
+    /// Puts together what the disk held: the newest checkpoint's state and the log.
+    pub(crate) fn recover(
+        id: GroupId,
+        settings: Arc<Settings>,
+        store: kv::Store,
+        checkpoints: Vec<CheckpointInfo>,
+        log: Option<RecoveredGroup>,
+        notices: &mut Vec<Notice>,
+    ) -> Result<Replica, String> {
+        let configuration = Configuration::decode(store.configuration().clone()).map_err(|e| e.to_string())?;
+        let applied = store.applied();
+        let log = log.unwrap_or_else(|| RecoveredGroup { start: applied, ..RecoveredGroup::default() });
+        let last = log.entries.last().map_or(log.start, |entry| entry.position);
+        if log.start.index > applied.index {
+            return Err(format!(
+                "the log begins after entry {}, but the newest checkpoint ends at {}: a checkpoint is missing; restore \
+                 the data folder from a backup, or empty it and let the node join again as a new member",
+                log.start.index, applied.index
+            ));
+        }
+        let meets = log.start == applied || log.entries.iter().any(|entry| entry.position == applied);
+        let mut first_write = None;
+        let (before, entries) = if meets {
+            (log.start, log.entries)
+        } else {
+            // A checkpoint that was received, and then the process ended before the log was told.
+            notices.push(Notice::Trouble(format!(
+                "the checkpoint at entry {} is ahead of the log, which ends at {}: going on from the checkpoint",
+                applied.index, last.index
+            )));
+            first_write = Some(GroupWrite {
+                group: id,
+                hard_state: Some(log.hard_state),
+                reset: Some(applied),
+                ..GroupWrite::default()
+            });
+            (applied, Vec::new())
+        };
+        let group_settings = consensus::Settings {
+            node: settings.node,
+            group: id,
+            seed: settings.seed,
+            election_ticks: settings.election_ticks as usize,
+            heartbeat_ticks: settings.heartbeat_ticks as usize,
+            ..consensus::Settings::default()
+        };
+        let log_bytes = entries.iter().filter(|e| e.position.index > applied.index).map(|e| e.data.len() as u64).sum();
+        let start =
+            Start { hard_state: log.hard_state, applied, voters: configuration.voters.clone(), before, entries };
+        let mut group = Group::new(group_settings, start)?;
+        let snapshots = Snapshots::new(id, checkpoints);
+        if let Some(info) = snapshots.newest() {
+            group.set_checkpoint(info.position, configuration.voters.clone());
+        }
+        group.shrink_cache(applied.index, settings.log_cache_bytes, settings.log_cache_bytes);
+        let mut replica = Replica {
+            id,
+            me: settings.node,
+            group,
+            store,
+            configuration: Arc::new(configuration),
+            writes: Writes::new(settings.node, settings.boot),
+            reads: Reads::new(settings.node, settings.boot, id),
+            snapshots,
+            settings,
+            arrived: None,
+            forwarded: Vec::new(),
+            log_bytes,
+            saw: (None, 0),
+            campaign_at: None,
+            first_write,
+            published: Position { index: u64::MAX, term: 0 },
+        };
+        replica.writes.look_at(&replica.store, &mut Vec::new());
+        // The only voter has nobody to wait for.
+        if replica.configuration.voters.voters == [replica.me] && !replica.configuration.voters.is_joint() {
+            replica.group.campaign();
+        }
+        Ok(replica)
+    }
+
+    pub(crate) fn tick(
+        &mut self,
+        now: u64,
+        silent: bool,
+        effects: &mut Vec<Effect>,
+        replies: &mut Vec<(Ticket, Outcome)>,
+    ) {
+        if !silent {
+            self.group.tick();
+        }
+        if self.campaign_at.is_some_and(|at| at <= now) {
+            self.campaign_at = None;
+            self.group.campaign();
+        }
+        let why = self.why_nothing_happens();
+        self.writes.expire(now, &why, replies);
+        self.reads.tick(now, &why, replies);
+        if !self.group.is_leader() {
+            self.writes.resend_overdue(now);
+        }
+        self.snapshots.tick(now, &mut self.group, effects);
+    }
+
+    /// For the errors of requests that time out.
+    pub(crate) fn why_nothing_happens(&self) -> String {
+        match self.group.leader() {
+            None => "no leader is known: a majority of the voters must be up and connected".to_owned(),
+            Some(leader) if leader == self.me => {
+                "this node leads, but a majority of the voters does not answer".to_owned()
+            }
+            Some(leader) => match self.configuration.members.get(&leader) {
+                Some(member) => format!("the leader is {} at {}", member.name, member.address),
+                None => "the leader is not reachable".to_owned(),
+            },
+        }
+    }
+
+    pub(crate) fn message(
+        &mut self,
+        from: NodeId,
+        message: Message,
+        now: u64,
+        effects: &mut Vec<Effect>,
+        trouble: &mut Vec<Notice>,
+    ) {
+        match message {
+            Message::Raft { message, .. } => self.step(from, message, trouble),
+            Message::Forward { commands, .. } => {
+                if self.group.is_leader() {
+                    self.forwarded
+                        .extend(commands.into_iter().filter(|c| !c.is_empty() && c.len() <= kv::MAX_COMMAND_BYTES));
+                }
+            }
+            Message::ReadIndex { id, .. } => {
+                if self.group.is_leader() {
+                    self.reads.request_from_peer(from, id);
+                }
+            }
+            Message::ReadIndexReply { id, index, .. } => self.reads.confirmed_by_leader(id, index, effects),
+            Message::SnapshotOffer { info, message } => {
+                if message.from() == from
+                    && self.snapshots.offered(from, info, message.clone(), now, &self.group, effects)
+                {
+                    self.step(from, message, trouble);
+                }
+            }
+            Message::SnapshotWant { info, offset } => self.snapshots.wanted(from, info, offset, now, effects),
+            Message::SnapshotChunk { info, offset, bytes } => {
+                self.snapshots.chunk(from, info, offset, bytes, now, effects);
+            }
+            Message::SnapshotFailed { info } => self.snapshots.failed(from, &info, &mut self.group),
+            Message::Admin { .. } | Message::AdminReply { .. } => {}
+        }
+    }
+
+    fn step(&mut self, from: NodeId, message: consensus::Message, trouble: &mut Vec<Notice>) {
+        if message.from() != from {
+            return;
+        }
+        if message.is_from_leader() && message.term() >= self.group.term() {
+            self.campaign_at = None;
+        }
+        let what = (message.kind(), message.index());
+        if let Err(refused) = self.group.step(message)
+            && self.configuration.members.contains_key(&from)
+        {
+            trouble.push(Notice::Trouble(format!(
+                "refused a raft {} (index {}) of node {from}: {refused}",
+                what.0, what.1
+            )));
+        }
+    }
+
+    pub(crate) fn peer_down(&mut self, peer: NodeId, now: u64) {
+        self.group.report_unreachable(peer);
+        self.snapshots.stop_sending(peer, &mut self.group);
+        if self.group.leader() == Some(peer) && self.configuration.voters.voters.contains(&self.me) {
+            // Each follower in turn, so that they do not split the vote; the order changes with the term.
+            let others: Vec<NodeId> =
+                self.configuration.voters.voters.iter().copied().filter(|&id| id != peer).collect();
+            let mine = others.iter().position(|&id| id == self.me).unwrap_or(0) as u64;
+            let rank = (mine + hash(&[self.settings.seed, self.group.term()])) % others.len().max(1) as u64;
+            self.group.expire_lease();
+            self.campaign_at = Some(now + 1 + 2 * rank);
+        }
+    }
+
+    pub(crate) fn peer_up(&mut self, peer: NodeId) {
+        if self.group.leader() == Some(peer) {
+            self.writes.resend_all();
+        }
+    }
+
+    /// A checkpoint that was sent to us is installed, or failed to be.
+    pub(crate) fn installed(
+        &mut self,
+        info: &CheckpointInfo,
+        result: Result<Box<kv::Store>, String>,
+    ) -> Result<(), String> {
+        let message = self.snapshots.installed(info, result.is_ok());
+        let store = result?;
+        if let Some(message) = message {
+            self.arrived = Some(store);
+            let _ = self.group.step(message);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn checkpoint_written(&mut self, result: Result<CheckpointInfo, String>) -> Result<(), String> {
+        self.snapshots.written(result, &mut self.group)
+    }
+
+    /// One turn: everything that came in since the last one goes out together.
+    pub(crate) fn turn(
+        &mut self,
+        now: u64,
+        effects: &mut Vec<Effect>,
+        replies: &mut Vec<(Ticket, Outcome)>,
+        write: &mut LogWrite,
+        notices: &mut Vec<Notice>,
+    ) -> TurnEnd {
+        let mut end = TurnEnd::default();
+        write.groups.extend(self.first_write.take());
+        self.notice_leader_change(&mut end);
+        self.send_writes(now, effects);
+        self.reads.start(&mut self.group, now, effects);
+        while let Some(mut turn) = self.group.advance() {
+            if turn.write.is_some() {
+                end.number = Some(turn.number);
+            }
+            write.groups.extend(turn.write.take());
+            if let Some(position) = turn.snapshot {
+                self.install(position, replies, notices);
+            }
+            for committed in turn.committed {
+                self.apply(committed, replies, notices);
+            }
+            for (context, index) in turn.reads {
+                self.reads.confirmed_by_quorum(&context, index, effects);
+            }
+            if self.is_removed() {
+                break;
+            }
+            self.notice_leader_change(&mut end);
+            // What became possible: a read round, or the writes that waited for the session.
+            self.send_writes(now, effects);
+            self.reads.start(&mut self.group, now, effects);
+        }
+        self.send_messages(now, effects);
+        self.reads.applied(self.store.applied().index, replies);
+        self.keep_house(effects);
+        if let Some(position) = self.snapshots.take_purge() {
+            let purge = GroupWrite { group: self.id, purge_to: Some(position), ..GroupWrite::default() };
+            write.groups.push(purge);
+        }
+        if self.store.applied() != self.published {
+            self.published = self.store.applied();
+            effects.push(Effect::PublishView { group: self.id, view: self.store.view() });
+        }
+        end
+    }
+
+    pub(crate) fn is_removed(&self) -> bool {
+        self.configuration.was_removed(self.me)
+    }
+
+    fn notice_leader_change(&mut self, end: &mut TurnEnd) {
+        let sees = (self.group.leader(), self.group.term());
+        if sees != self.saw {
+            self.saw = sees;
+            self.reads.restart();
+            self.writes.resend_all();
+            self.forwarded.clear();
+            end.leader_changed = true;
+        }
+    }
+
+    fn send_writes(&mut self, now: u64, effects: &mut Vec<Effect>) {
+        if self.group.is_leader() {
+            if self.group.is_transferring() || (self.forwarded.is_empty() && !self.writes.wants_to_send(now)) {
+                return;
+            }
+            let mut commands = std::mem::take(&mut self.forwarded);
+            commands.extend(self.writes.take_commands(now));
+            // Refused whole when too much is uncommitted. Ours go again next turn; their senders send theirs again.
+            if !self.group.propose(commands) {
+                self.writes.resend_all();
+            }
+        } else if let Some(leader) = self.group.leader()
+            && self.writes.wants_to_send(now)
+        {
+            for commands in writes::frames(self.writes.take_commands(now)) {
+                effects.push(Effect::Send { to: leader, message: Message::Forward { group: self.id, commands } });
+            }
+        }
+    }
+
+    fn send_messages(&mut self, now: u64, effects: &mut Vec<Effect>) {
+        for message in self.group.take_messages() {
+            if message.snapshot().is_some() {
+                self.snapshots.offer(message, now, &mut self.group, effects);
+            } else {
+                effects.push(Effect::Send { to: message.to(), message: Message::Raft { group: self.id, message } });
+            }
+        }
+    }
+
+    fn apply(&mut self, committed: Committed, replies: &mut Vec<(Ticket, Outcome)>, notices: &mut Vec<Notice>) {
+        let position = committed.position();
+        assert_eq!(position.index, self.store.applied().index + 1, "entries are applied in order, each once");
+        self.log_bytes += 48;
+        match committed {
+            Committed::Command { data, .. } => {
+                self.log_bytes += data.len() as u64;
+                match Command::decode(data) {
+                    Ok(command) => self.apply_command(position, &command, replies),
+                    Err(_) => self.store.apply_empty(position),
+                }
+            }
+            Committed::Empty { .. } => self.store.apply_empty(position),
+            Committed::Change { context, .. } => self.apply_change(position, context, notices),
+            Committed::Leave { .. } => self.apply_leave(position, notices),
+        }
+        self.group.applied(position.index);
+    }
+
+    fn apply_command(&mut self, position: Position, command: &Command, replies: &mut Vec<(Ticket, Outcome)>) {
+        let answer = self.store.apply(position, command);
+        match command {
+            Command::Write { request, .. } => replies.extend(self.writes.applied(request, &answer)),
+            Command::Register { session } => {
+                if session.node == self.me && answer == Answer::Registered {
+                    self.writes.look_at(&self.store, replies);
+                }
+            }
+        }
+    }
+
+    /// Every replica decides alike whether the change still makes sense, then `raft` and the state learn of it together.
+    fn apply_change(&mut self, position: Position, context: Bytes, notices: &mut Vec<Notice>) {
+        let change = match MemberChange::decode(context) {
+            Ok(change) if self.configuration.admits(&change) => change,
+            _ => return self.store.apply_empty(position),
+        };
+        match self.group.apply_change(&change.voter_change()) {
+            Ok(voters) => {
+                let mut configuration = (*self.configuration).clone();
+                configuration.apply(&change, voters);
+                notices.push(Notice::MemberChanged(describe(&change, &self.configuration)));
+                self.configure(position, configuration);
+            }
+            Err(_) => self.store.apply_empty(position),
+        }
+    }
+
+    fn apply_leave(&mut self, position: Position, notices: &mut Vec<Notice>) {
+        if !self.configuration.voters.is_joint() {
+            return self.store.apply_empty(position);
+        }
+        match self.group.apply_leave() {
+            Ok(voters) => {
+                let mut configuration = (*self.configuration).clone();
+                configuration.set_voters(voters);
+                for (id, member) in &self.configuration.members {
+                    if !configuration.members.contains_key(id) {
+                        notices
+                            .push(Notice::MemberChanged(format!("{} at {} was replaced", member.name, member.address)));
+                    }
+                }
+                self.configure(position, configuration);
+            }
+            Err(_) => self.store.apply_empty(position),
+        }
+    }
+
+    fn configure(&mut self, position: Position, configuration: Configuration) {
+        let members: Vec<NodeId> = configuration.members.keys().copied().collect();
+        self.store.set_configuration(position, configuration.encode(), &members);
+        self.configuration = Arc::new(configuration);
+    }
+
+    /// `raft` accepted the snapshot: the state is now the checkpoint's.
+    fn install(&mut self, position: Position, replies: &mut Vec<(Ticket, Outcome)>, notices: &mut Vec<Notice>) {
+        let store = self.arrived.take().expect("a snapshot is stepped only once its checkpoint is loaded");
+        assert_eq!(store.applied(), position, "the checkpoint is the one that the snapshot names");
+        self.store = *store;
+        self.configuration = Arc::new(
+            Configuration::decode(self.store.configuration().clone()).expect("it was decoded when it was applied"),
+        );
+        self.group.applied(position.index);
+        self.group.set_checkpoint(position, self.configuration.voters.clone());
+        self.log_bytes = 0;
+        self.writes.look_at(&self.store, replies);
+        notices.push(Notice::SnapshotInstalled { group: self.id, position });
+    }
+
+    /// Bounds the log: on disk by checkpoints, in memory by forgetting.
+    fn keep_house(&mut self, effects: &mut Vec<Effect>) {
+        let newest = self.snapshots.newest().map_or(0, |info| info.size_bytes);
+        let due = self.log_bytes >= self.settings.checkpoint_after_bytes.max(newest);
+        let wanted = self.group.take_checkpoint_wanted();
+        if (due || wanted) && self.snapshots.can_write(self.store.applied()) && !self.is_removed() {
+            self.log_bytes = 0;
+            let (position, voters) = (self.store.applied(), self.configuration.voters.clone());
+            self.snapshots.write(self.store.frozen(), position, voters, effects);
+        }
+        let limit = self.settings.log_cache_bytes;
+        if self.group.cache_size_bytes() > limit {
+            self.group.shrink_cache(self.snapshots.keep_after(), limit, 4 * limit);
+        }
+    }
+
+    /// This replica is none any more.
+    pub(crate) fn fail_all(&mut self, why: &str, replies: &mut Vec<(Ticket, Outcome)>) {
+        self.writes.fail_all(why, replies);
+        self.reads.fail_all(why, replies);
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.writes.is_idle() && self.reads.is_idle()
+    }
+
+    pub(crate) fn successor(&self) -> Option<NodeId> {
+        admin::best_successor(&self.group, &self.configuration, self.me)
+    }
+
+    pub(crate) fn write(&mut self, ticket: Ticket, request: crate::Request, deadline: u64) -> Result<(), Failure> {
+        match request {
+            crate::Request::Write { operations, idempotency } => {
+                self.writes.request(ticket, operations, idempotency, deadline)
+            }
+            _ => self.reads.request(ticket, deadline),
+        }
+    }
+}
+
+/// What the node must know of a replica's turn.
+#[derive(Debug, Default)]
+pub(crate) struct TurnEnd {
+    /// The newest of the group's turns whose write is in the log write.
+    pub(crate) number: Option<u64>,
+    pub(crate) leader_changed: bool,
+}
+
+fn describe(change: &MemberChange, before: &Configuration) -> String {
+    let name = |id: &NodeId| before.members.get(id).map_or_else(|| format!("node {id}"), |m| m.name.clone());
+    match change {
+        MemberChange::AddLearner { member, .. } => format!("{} at {} is catching up", member.name, member.address),
+        MemberChange::Promote { id, replaces: None } => format!("{} votes now", name(id)),
+        MemberChange::Promote { id, replaces: Some(_) } => {
+            format!("{} votes now, in the place of an older member", name(id))
+        }
+        MemberChange::Remove { id } => format!("{} was removed", name(id)),
+        MemberChange::Update { member, .. } => format!("{} is at {} now", member.name, member.address),
+    }
+}
