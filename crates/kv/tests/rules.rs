@@ -331,7 +331,7 @@ fn any_difference_shows_in_the_state_hash() {
     let base = |life: &mut Life| {
         life.write(&[put("a", "1"), put("b", "1")]);
     };
-    let endings: [&dyn Fn(&mut Life); 13] = [
+    let endings: [&dyn Fn(&mut Life); 15] = [
         &|_| {},
         &|life| life.store.apply_empty(Position { index: 10, term: 1 }),
         &|life| life.store.apply_empty(Position { index: 10, term: 2 }),
@@ -342,6 +342,8 @@ fn any_difference_shows_in_the_state_hash() {
         &|life| _ = life.write(&[delete("a")]),
         &|life| _ = life.write(&[delete("b")]),
         &|life| _ = life.write_once("k", "", &[put("a", "1")]),
+        &|life| _ = life.write_once("l", "", &[put("a", "1")]),
+        &|life| _ = life.write_once("k", "body", &[put("a", "1")]),
         &|life| _ = life.register(2, 1),
         &|life| _ = life.register(1, 2),
         &|life| life.store.set_configuration(Position { index: 10, term: 1 }, Bytes::new(), &[1]),
