@@ -1,0 +1,214 @@
+//! One kept HTTP/1.1 connection to one endpoint; one request at a time.
+//!
+//! hyper drives the protocol in a task of its own, which ends with the connection. After a timeout the connection is
+//! closed: a late answer must not be taken for that of the next request.
+//!
+//! Not handled: pipelining, redirects, informational and streamed answers.
+
+use crate::request::{self, Request};
+use crate::{DEFAULT_TIME_LIMIT, Error, Level, Status};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
+use hyper::{Method, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(3);
+/// Beyond any value the store keeps.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+const SHOWN_MESSAGE_CHARS: usize = 500;
+
+#[derive(Debug)]
+pub struct Connection {
+    address: Arc<str>,
+    host: HeaderValue,
+    sender: http1::SendRequest<Full<Bytes>>,
+    time_limit: Duration,
+    is_open: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Response {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    address: Arc<str>,
+}
+
+impl Connection {
+    /// `address` is `host:port`; without a host it is this machine's, as in `:11000`.
+    pub async fn open(address: &str) -> Result<Connection, Error> {
+        let unreachable = |reason: String| Error::Unreachable { address: address.to_string(), reason };
+        let dialled = if address.starts_with(':') { format!("localhost{address}") } else { address.to_string() };
+        let host = HeaderValue::from_str(&dialled).map_err(|_| unreachable("that is no address".to_string()))?;
+        let stream = match timeout(CONNECT_TIME_LIMIT, TcpStream::connect(&dialled)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(unreachable(error.to_string())),
+            Err(_) => return Err(unreachable(format!("no answer within {CONNECT_TIME_LIMIT:?}"))),
+        };
+        stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+        let (sender, driver) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(error.to_string()))?;
+        // Its error, if any, also reaches whoever waits for an answer.
+        tokio::spawn(async move { driver.await.ok() });
+        Ok(Connection { address: address.into(), host, sender, time_limit: DEFAULT_TIME_LIMIT, is_open: true })
+    }
+
+    pub fn with_time_limit(mut self, time_limit: Duration) -> Connection {
+        self.time_limit = time_limit;
+        self
+    }
+
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Whether it can take another request. An idle connection that the server closed may still look open.
+    pub fn is_open(&self) -> bool {
+        self.is_open && !self.sender.is_closed()
+    }
+
+    /// A missing key reads as the empty text: the dialect doesn't tell them apart.
+    pub async fn get(&mut self, key: &str, level: Level) -> Result<String, Error> {
+        let response = self.send(Request::get(key, level)?).await?;
+        request::value_of(key, &response)
+    }
+
+    pub async fn put(&mut self, key: &str, value: &str) -> Result<(), Error> {
+        self.put_all(&[(key, value)]).await
+    }
+
+    /// All of them at once, or none.
+    pub async fn put_all(&mut self, pairs: &[(&str, &str)]) -> Result<(), Error> {
+        self.send(Request::put(pairs)?).await.map(drop)
+    }
+
+    pub async fn delete(&mut self, key: &str) -> Result<(), Error> {
+        self.send(Request::delete(key)?).await.map(drop)
+    }
+
+    pub async fn status(&mut self) -> Result<Status, Error> {
+        request::status_of(&self.send(Request::status()).await?)
+    }
+
+    /// Anything else. An answer with an error status is an answer here, not an [`Error`].
+    pub async fn request(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: impl Into<Bytes>,
+    ) -> Result<Response, Error> {
+        let request = Request::new(method, Bytes::copy_from_slice(path.as_bytes()), body.into())?;
+        self.exchange(request, headers).await
+    }
+
+    pub(crate) async fn send(&mut self, request: Request) -> Result<Response, Error> {
+        let mut headers = HeaderMap::with_capacity(2);
+        if !request.body.is_empty() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        let response = self.exchange(request, headers).await?;
+        if response.status.is_success() { Ok(response) } else { Err(response.refusal()) }
+    }
+
+    async fn exchange(&mut self, request: Request, headers: HeaderMap) -> Result<Response, Error> {
+        let time_limit = self.time_limit;
+        // Until the whole answer is here, also when the caller drops this future half-way.
+        let was_open = std::mem::replace(&mut self.is_open, false);
+        if !was_open {
+            return Err(self.unreachable("the connection was closed after an earlier failure".to_string()));
+        }
+        match timeout(time_limit, self.exchange_unlimited(request, headers)).await {
+            Ok(Ok(response)) => {
+                self.is_open = true;
+                Ok(response)
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(self.unknown(format!("no answer within {time_limit:?}"))),
+        }
+    }
+
+    async fn exchange_unlimited(&mut self, request: Request, headers: HeaderMap) -> Result<Response, Error> {
+        self.sender.ready().await.map_err(|error| self.unreachable(sentence(&error)))?;
+        let mut message = hyper::Request::new(Full::new(request.body));
+        *message.method_mut() = request.method;
+        *message.uri_mut() = request.uri;
+        *message.headers_mut() = headers;
+        message.headers_mut().insert(HOST, self.host.clone());
+
+        let response = match self.sender.try_send_request(message).await {
+            Ok(response) => response,
+            Err(mut error) => {
+                // hyper hands a message back only if no byte of it was written.
+                let was_sent = error.take_message().is_none();
+                let reason = sentence(error.error());
+                return Err(if was_sent { self.unknown(reason) } else { self.unreachable(reason) });
+            }
+        };
+        let (parts, body) = response.into_parts();
+        let body = self.collect(body).await?;
+        Ok(Response { status: parts.status, headers: parts.headers, body, address: self.address.clone() })
+    }
+
+    /// Most answers arrive in one piece, which is then not copied.
+    async fn collect(&self, mut body: hyper::body::Incoming) -> Result<Bytes, Error> {
+        let mut first = Bytes::new();
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| self.unknown(sentence(&error)))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if first.len() + whole.len() + data.len() > MAX_ANSWER_BYTES {
+                return Err(self.unintelligible(&format!("an answer of more than {MAX_ANSWER_BYTES} bytes")));
+            }
+            if first.is_empty() && whole.is_empty() {
+                first = data;
+            } else {
+                whole.extend_from_slice(&std::mem::take(&mut first));
+                whole.extend_from_slice(&data);
+            }
+        }
+        Ok(if whole.is_empty() { first } else { whole.freeze() })
+    }
+
+    fn unreachable(&self, reason: String) -> Error {
+        Error::Unreachable { address: self.address.to_string(), reason }
+    }
+
+    fn unknown(&self, reason: String) -> Error {
+        Error::Unknown { address: self.address.to_string(), reason }
+    }
+
+    fn unintelligible(&self, what: &str) -> Error {
+        Error::Unintelligible { address: self.address.to_string(), what: what.to_string() }
+    }
+}
+
+impl Response {
+    /// The body's text: hraftd's errors are JSON or plain, and either is shown as it is.
+    fn refusal(&self) -> Error {
+        let text = String::from_utf8_lossy(&self.body);
+        let mut message: String = text.trim().chars().take(SHOWN_MESSAGE_CHARS).collect();
+        if message.is_empty() {
+            message = "(it gave no reason)".to_string();
+        }
+        Error::Refused { address: self.address.to_string(), status: self.status.as_u16(), message }
+    }
+
+    pub(crate) fn unintelligible(&self, what: &str) -> Error {
+        Error::Unintelligible { address: self.address.to_string(), what: what.to_string() }
+    }
+}
+
+/// hyper's errors name their cause apart.
+fn sentence(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,201 @@
+//! hraftd's dialect: what requests look like, and what their answers mean.
+
+use crate::{Error, Response, Status};
+use bytes::{BufMut, Bytes, BytesMut};
+use hyper::{Method, Uri};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fmt::Write;
+use std::str::FromStr;
+
+/// What a path segment may carry as it is (RFC 3986, "unreserved").
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Level {
+    /// Whatever the node does when not told.
+    #[default]
+    Default,
+    /// What this node has, however old.
+    None,
+    /// What the leader has, unconfirmed.
+    Weak,
+    /// Nothing acknowledged before the read began is missing.
+    Linearizable,
+    /// The same, by an entry in the log.
+    Strong,
+    /// Weak on voters, none on learners.
+    Auto,
+}
+
+impl Level {
+    const ALL: [(Level, &str); 6] = [
+        (Level::Default, "default"),
+        (Level::None, "none"),
+        (Level::Weak, "weak"),
+        (Level::Linearizable, "linearizable"),
+        (Level::Strong, "strong"),
+        (Level::Auto, "auto"),
+    ];
+
+    pub fn name(self) -> &'static str {
+        Level::ALL[self as usize].1
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Level {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Level, String> {
+        let found = Level::ALL.iter().find(|(_, name)| *name == text);
+        found.map(|(level, _)| *level).ok_or_else(|| {
+            let names: Vec<&str> = Level::ALL.iter().map(|(_, name)| *name).collect();
+            format!("there is no read level {text:?}: use one of {}", names.join(", "))
+        })
+    }
+}
+
+/// Ready to be sent, as often as needed: a clone shares its bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub method: Method,
+    pub uri: Uri,
+    pub body: Bytes,
+}
+
+impl Request {
+    pub fn get(key: &str, level: Level) -> Result<Request, Error> {
+        let mut path = key_path(key)?;
+        if level != Level::Default {
+            path.put_slice(b"?level=");
+            path.put_slice(level.name().as_bytes());
+        }
+        Request::new(Method::GET, path.freeze(), Bytes::new())
+    }
+
+    pub fn put(pairs: &[(&str, &str)]) -> Result<Request, Error> {
+        let size: usize = pairs.iter().map(|(key, value)| key.len() + value.len() + 6).sum();
+        let mut body = BytesMut::with_capacity(size + 2).writer();
+        for (at, (key, value)) in pairs.iter().enumerate() {
+            body.get_mut().put_u8(if at == 0 { b'{' } else { b',' });
+            check_key(key)?;
+            let written = serde_json::to_writer(&mut body, key).and_then(|()| {
+                body.get_mut().put_u8(b':');
+                serde_json::to_writer(&mut body, value)
+            });
+            written.map_err(|_| Error::BadRequest("a key or value can't be written as JSON: use plain text"))?;
+        }
+        let mut body = body.into_inner();
+        body.put_slice(if pairs.is_empty() { b"{}" } else { b"}" });
+        Request::new(Method::POST, Bytes::from_static(b"/key"), body.freeze())
+    }
+
+    pub fn delete(key: &str) -> Result<Request, Error> {
+        Request::new(Method::DELETE, key_path(key)?.freeze(), Bytes::new())
+    }
+
+    pub fn status() -> Request {
+        Request { method: Method::GET, uri: Uri::from_static("/status"), body: Bytes::new() }
+    }
+
+    pub fn new(method: Method, path: Bytes, body: Bytes) -> Result<Request, Error> {
+        let uri = Uri::from_maybe_shared(path)
+            .map_err(|_| Error::BadRequest("this can't be the path of an HTTP request: is the key too long?"))?;
+        Ok(Request { method, uri, body })
+    }
+
+    /// It changes nothing, so it may be sent again.
+    pub fn is_read(&self) -> bool {
+        self.method == Method::GET || self.method == Method::HEAD
+    }
+}
+
+fn check_key(key: &str) -> Result<(), Error> {
+    if key.is_empty() { Err(Error::BadRequest("the empty key can't be stored: give it a name")) } else { Ok(()) }
+}
+
+fn key_path(key: &str) -> Result<BytesMut, Error> {
+    check_key(key)?;
+    let mut path = BytesMut::with_capacity(5 + key.len() + 20);
+    path.put_slice(b"/key/");
+    match key {
+        // A path may be tidied up on its way, unless these are escaped.
+        "." => path.put_slice(b"%2E"),
+        ".." => path.put_slice(b"%2E%2E"),
+        _ => {
+            let _ = write!(path, "{}", utf8_percent_encode(key, ESCAPED));
+        }
+    }
+    Ok(path)
+}
+
+pub(crate) fn value_of(key: &str, response: &Response) -> Result<String, Error> {
+    let mut values: BTreeMap<String, String> = parse(response)?;
+    values.remove(key).ok_or_else(|| response.unintelligible("the answer does not name the key"))
+}
+
+pub(crate) fn status_of(response: &Response) -> Result<Status, Error> {
+    parse(response)
+}
+
+fn parse<'a, T: serde::Deserialize<'a>>(response: &'a Response) -> Result<T, Error> {
+    serde_json::from_slice(&response.body).map_err(|error| response.unintelligible(&error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(key: &str) -> String {
+        Request::get(key, Level::Default).unwrap().uri.to_string()
+    }
+
+    #[test]
+    fn keys_are_one_segment_of_the_path() {
+        assert_eq!(path("user1"), "/key/user1");
+        assert_eq!(path("a.b-c_d~e"), "/key/a.b-c_d~e");
+        assert_eq!(path("a/b c+d%20?e#f&g"), "/key/a%2Fb%20c%2Bd%2520%3Fe%23f%26g");
+        assert_eq!(path("é\0"), "/key/%C3%A9%00");
+        assert_eq!(path(".."), "/key/%2E%2E");
+        assert_eq!(path("..."), "/key/...");
+    }
+
+    #[test]
+    fn levels_go_into_the_query() {
+        assert_eq!(Request::get("k", Level::None).unwrap().uri, "/key/k?level=none");
+        for (level, name) in Level::ALL {
+            assert_eq!(name.parse(), Ok(level));
+            assert_eq!(level.to_string(), name);
+        }
+        let error = "sloppy".parse::<Level>().unwrap_err();
+        assert!(error.contains("linearizable"), "{error}");
+    }
+
+    #[test]
+    fn a_put_is_a_json_object() {
+        let body = |pairs: &[(&str, &str)]| Request::put(pairs).unwrap().body;
+        assert_eq!(body(&[("k", "v")]), r#"{"k":"v"}"#);
+        assert_eq!(body(&[("a\"b", "c\n"), ("é", "")]), r#"{"a\"b":"c\n","é":""}"#);
+        assert_eq!(body(&[]), "{}");
+    }
+
+    #[test]
+    fn the_empty_key_is_not_sent() {
+        for result in [Request::get("", Level::None), Request::put(&[("", "v")]), Request::delete("")] {
+            assert!(matches!(result, Err(Error::BadRequest(_))));
+        }
+    }
+
+    #[test]
+    fn a_key_too_long_for_a_path_is_an_error() {
+        assert!(matches!(Request::delete(&"k".repeat(70_000)), Err(Error::BadRequest(_))));
+    }
+}
