@@ -149,9 +149,12 @@ impl Storage for EntryCache {
         Ok(self.last())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         match &self.checkpoint {
-            Some((position, voters)) if position.index >= self.before.index.max(request_index) => {
+            // A replica refuses the snapshot of a time when it was not one.
+            Some((position, voters))
+                if position.index >= self.before.index.max(request_index) && voters.contains(to) =>
+            {
                 Ok(wire::snapshot(*position, voters))
             }
             _ => {

@@ -72,7 +72,7 @@ pub struct Turn {
     /// Name it in [`Group::persisted`] once `write` is on disk.
     pub number: u64,
     pub write: Option<GroupWrite>,
-    /// A snapshot was accepted: the state is now the one of that checkpoint.
+    /// A snapshot was accepted: the state is now the one of that checkpoint. (No need to say [`Group::applied`] for it.)
     pub snapshot: Option<Position>,
     /// To be applied, in order.
     pub committed: Vec<Committed>,
@@ -147,6 +147,8 @@ struct Waiting {
     on_disk: bool,
     term: Term,
     messages: Vec<Message>,
+    /// It installs the snapshot of that index, which counts as applied once it is on disk.
+    snapshot: Option<Index>,
 }
 
 impl Group {
@@ -351,6 +353,7 @@ impl Group {
             on_disk: turn.write.is_none(),
             term,
             messages: after.into_iter().map(Message).collect(),
+            snapshot: turn.snapshot.map(|position| position.index),
         });
         self.raw.advance_append_async(ready);
         self.release();
@@ -369,14 +372,17 @@ impl Group {
     }
 
     fn release(&mut self) {
-        let mut last = None;
-        while self.waiting.front().is_some_and(|w| w.on_disk) {
-            let Some(waiting) = self.waiting.pop_front() else { break };
+        let (mut last, mut snapshot) = (None, None);
+        while let Some(waiting) = self.waiting.pop_front_if(|w| w.on_disk) {
             last = Some(waiting.number);
+            snapshot = waiting.snapshot.or(snapshot);
             self.send(waiting.messages.into_iter().map(|m| m.0).collect());
         }
         if let Some(number) = last {
             self.raw.on_persist_ready(number);
+        }
+        if let Some(index) = snapshot {
+            self.raw.advance_apply_to(index);
         }
     }
 

@@ -432,7 +432,6 @@ impl Replica {
         self.configuration = Arc::new(
             Configuration::decode(self.store.configuration().clone()).expect("it was decoded when it was applied"),
         );
-        self.group.applied(position.index);
         self.group.set_checkpoint(position, self.configuration.voters.clone());
         self.log_bytes = 0;
         self.writes.look_at(&self.store, replies);

@@ -1,0 +1,173 @@
+//! The node's rules on a small cluster in a perfect world: no delay, no loss, a disk that is done at once.
+//!
+//! What needs time, order or faults is the simulator's.
+
+mod world;
+
+use kv::Operation;
+use node::{Failure, Outcome, Request, Role};
+use world::World;
+
+fn put(key: &str, value: &str) -> Request {
+    let (key, value) = (key.to_owned().into(), value.to_owned().into());
+    Request::Write { operations: vec![Operation::Put { key, value }], idempotency: None }
+}
+
+fn join(name: &str) -> Request {
+    Request::Join { name: name.into(), address: format!("{name}:1") }
+}
+
+fn cluster_of(names: &[&str]) -> World {
+    let mut world = World::bootstrap(names[0]);
+    for name in &names[1..] {
+        world.start_empty(name);
+        assert_eq!(world.ask(names[0], join(name)), Outcome::Done, "{name} joins");
+    }
+    world
+}
+
+#[test]
+fn a_single_node_leads_at_once_and_serves() {
+    let mut world = World::bootstrap("a");
+    assert!(matches!(world.ask("a", put("k", "v")), Outcome::Written { revision: 1, changed: 1 }));
+    assert_eq!(world.read("a", "k"), Some("v".into()));
+}
+
+#[test]
+fn three_nodes_write_and_read_on_any() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    for (n, name) in ["a", "b", "c"].into_iter().enumerate() {
+        assert!(
+            matches!(world.ask(name, put("k", name)), Outcome::Written { revision, .. } if revision == n as u64 + 1)
+        );
+        for reader in ["a", "b", "c"] {
+            assert_eq!(world.read(reader, "k"), Some(name.into()));
+        }
+    }
+    world.assert_equal_states();
+}
+
+#[test]
+fn the_leader_dies_and_another_takes_over_and_the_old_one_catches_up() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    world.ask("a", put("k", "1"));
+    let leader = world.leader();
+    world.kill(&leader);
+    let others: Vec<&str> = ["a", "b", "c"].into_iter().filter(|n| *n != leader).collect();
+    assert!(matches!(world.ask(others[0], put("k", "2")), Outcome::Written { .. }));
+    assert_eq!(world.read(others[1], "k"), Some("2".into()));
+    world.restart(&leader);
+    assert_eq!(world.read(&leader, "k"), Some("2".into()));
+    assert!(matches!(world.ask(&leader, put("k", "3")), Outcome::Written { .. }), "its new session writes");
+    world.assert_equal_states();
+}
+
+/// The connection to a dead leader breaks, and its followers need not wait for their election timeout.
+#[test]
+fn a_broken_connection_to_the_leader_starts_an_election_early() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    let leader = world.leader();
+    world.kill(&leader);
+    let before = world.ticks;
+    while world.try_leader().is_none() {
+        world.tick();
+    }
+    assert!(world.ticks - before <= 5, "{} ticks", world.ticks - before);
+}
+
+#[test]
+fn without_a_majority_a_write_times_out_and_the_error_says_what_is_known() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    let leader = world.leader();
+    for name in ["a", "b", "c"].into_iter().filter(|n| *n != leader) {
+        world.kill(name);
+    }
+    assert!(matches!(world.ask(&leader, put("k", "1")), Outcome::Failed(Failure::Unknown(_))));
+    // It has stepped down by now, so the next one is never sent.
+    assert!(matches!(world.ask(&leader, put("k", "2")), Outcome::Failed(Failure::Unavailable(_))));
+    assert!(matches!(world.ask(&leader, Request::Read), Outcome::Failed(Failure::Unavailable(_))));
+}
+
+#[test]
+fn joining_again_changes_nothing_and_a_dead_address_is_refused() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    let before = world.status("a").configuration.clone();
+    assert_eq!(world.ask("b", join("c")), Outcome::Done);
+    assert!(matches!(world.ask("b", join("nobody")), Outcome::Failed(Failure::Unavailable(_))));
+    assert_eq!(world.status("a").configuration, before);
+}
+
+#[test]
+fn a_wiped_node_comes_back_as_another_member() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    world.ask("a", put("k", "1"));
+    let victim = ["a", "b", "c"].into_iter().find(|n| *n != world.leader()).unwrap();
+    let old = world.status(victim).node;
+    world.kill(victim);
+    world.start_empty(victim);
+    assert_eq!(world.ask(&world.leader(), join(victim)), Outcome::Done);
+    let status = world.status(&world.leader());
+    assert_eq!(status.configuration.voters.voters.len(), 3);
+    assert!(status.configuration.was_removed(old) && status.configuration.by_name(victim).unwrap().0 == 4);
+    assert_eq!(world.read(victim, "k"), Some("1".into()));
+}
+
+#[test]
+fn a_removed_node_stops_serving_and_says_why() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    for victim in ["a", "b"] {
+        assert_eq!(world.ask("c", Request::Remove { name: victim.into() }), Outcome::Done, "also the leader itself");
+        world.run(40);
+        assert!(matches!(world.ask(victim, Request::Read), Outcome::Failed(Failure::Removed(_))));
+        assert!(matches!(world.ask("c", put("k", victim)), Outcome::Written { .. }));
+    }
+    let last = world.ask("c", Request::Remove { name: "c".into() });
+    assert!(matches!(last, Outcome::Failed(Failure::Invalid(_))), "{last:?}");
+}
+
+#[test]
+fn leadership_is_handed_over_on_request_and_at_a_drain() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    assert_eq!(world.leader(), "a");
+    assert_eq!(world.ask("c", Request::Transfer { name: Some("b".into()) }), Outcome::Done);
+    assert_eq!(world.leader(), "b");
+    world.drain("b");
+    world.run(3);
+    assert!(world.drained("b"));
+    assert_ne!(world.leader(), "b");
+    let refused = world.ask("b", put("k", "v"));
+    assert!(matches!(refused, Outcome::Failed(Failure::Unavailable(_))), "{refused:?}");
+}
+
+#[test]
+fn a_follower_that_was_away_long_gets_a_snapshot() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    let away = ["a", "b", "c"].into_iter().find(|n| *n != world.leader()).unwrap();
+    world.kill(away);
+    let value = "x".repeat(1000);
+    for n in 0..300 {
+        assert!(matches!(world.ask(&world.leader(), put(&format!("k{n}"), &value)), Outcome::Written { .. }));
+    }
+    world.restart(away);
+    world.run(100);
+    assert_eq!(world.read(away, "k299"), Some(value));
+    assert!(world.snapshots_installed(away) > 0);
+    world.assert_equal_states();
+    // And its log starts where the snapshot ends.
+    world.kill(away);
+    world.restart(away);
+    world.run(40);
+    world.assert_equal_states();
+}
+
+#[test]
+fn a_leader_whose_disk_hangs_gives_way() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    assert_eq!(world.leader(), "a");
+    world.hang_disk("a");
+    let (first, second) = (world.ask("b", put("k", "1")), world.ask("b", put("k", "2")));
+    assert!(matches!(first, Outcome::Written { .. }) && matches!(second, Outcome::Written { .. }));
+    assert!(world.run_until(100, |w| w.status("b").leader.is_some() && w.status("b").leader != Some(1)));
+    assert!(matches!(world.ask("b", put("k", "3")), Outcome::Written { .. }));
+    assert_ne!(world.status("b").role, Role::Candidate);
+}

@@ -1,0 +1,384 @@
+//! A cluster in a perfect world, for scripts.
+
+use base::{ClusterId, FIRST_GROUP, Incarnation, NodeId};
+use bytes::Bytes;
+use kv::Store;
+use node::membership::Member;
+use node::{Effect, Event, Greeting, Message, Node, Notice, Outcome, Request, Settings, Status, TICKS_PER_SECOND};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use storage::checkpoint::CheckpointInfo;
+use storage::log::{GroupWrite, RecoveredGroup};
+
+const CLUSTER: ClusterId = ClusterId(7);
+
+pub struct World {
+    hosts: BTreeMap<String, Host>,
+    events: VecDeque<(String, Event)>,
+    replies: BTreeMap<u64, Outcome>,
+    tickets: u64,
+    incarnations: u64,
+    pub ticks: u64,
+}
+
+struct Host {
+    node: Option<Node>,
+    id: Option<NodeId>,
+    boot: u64,
+    incarnation: Incarnation,
+    alive: bool,
+    log: RecoveredGroup,
+    /// Oldest first.
+    checkpoints: Vec<(CheckpointInfo, Bytes)>,
+    incoming: Vec<u8>,
+    view: Option<kv::View>,
+    status: Arc<Status>,
+    snapshots: usize,
+    drained: bool,
+    disk_hangs: bool,
+}
+
+impl World {
+    pub fn bootstrap(name: &str) -> World {
+        let mut world = World {
+            hosts: BTreeMap::new(),
+            events: VecDeque::new(),
+            replies: BTreeMap::new(),
+            tickets: 0,
+            incarnations: 0,
+            ticks: 0,
+        };
+        world.start_empty(name);
+        let host = world.hosts.get_mut(name).unwrap();
+        let founder = Member { name: name.into(), address: format!("{name}:1"), incarnation: host.incarnation };
+        let store = node::bootstrap(founder);
+        host.checkpoints = vec![dump(&store.frozen(), store.applied())];
+        host.log.start = store.applied();
+        host.id = Some(1);
+        world.restart(name);
+        world
+    }
+
+    /// A process on an empty folder that waits to be welcomed.
+    pub fn start_empty(&mut self, name: &str) {
+        self.incarnations += 1;
+        let host = Host {
+            node: None,
+            id: None,
+            boot: 0,
+            incarnation: Incarnation(self.incarnations),
+            alive: true,
+            log: RecoveredGroup::default(),
+            checkpoints: Vec::new(),
+            incoming: Vec::new(),
+            view: None,
+            status: Arc::default(),
+            snapshots: 0,
+            drained: false,
+            disk_hangs: false,
+        };
+        self.hosts.insert(name.into(), host);
+    }
+
+    pub fn restart(&mut self, name: &str) {
+        let host = self.hosts.get_mut(name).unwrap();
+        host.boot += 1;
+        host.alive = true;
+        let store = host.checkpoints.last().map_or_else(Store::new, |(_, bytes)| load(bytes));
+        let settings = Settings {
+            cluster: CLUSTER,
+            node: host.id.expect("it was welcomed"),
+            name: name.into(),
+            boot: host.boot,
+            seed: 1,
+            checkpoint_after_bytes: 20_000,
+            log_cache_bytes: 10_000,
+            ..Settings::default()
+        };
+        let infos = host.checkpoints.iter().map(|(info, _)| info.clone()).collect();
+        host.node = Some(Node::new(settings, store, infos, Some(host.log.clone())).unwrap());
+        let id = host.id.unwrap();
+        for (other, host) in &self.hosts {
+            if other != name && host.node.is_some() {
+                self.events.push_back((other.clone(), Event::PeerUp { node: id }));
+            }
+        }
+        self.turn(name);
+        self.settle();
+    }
+
+    pub fn kill(&mut self, name: &str) {
+        let host = self.hosts.get_mut(name).unwrap();
+        host.alive = false;
+        host.node = None;
+        let id = host.id.unwrap();
+        self.events.retain(|(to, _)| to != name);
+        for (other, host) in &self.hosts {
+            if host.node.is_some() {
+                self.events.push_back((other.clone(), Event::PeerDown { node: id }));
+            }
+        }
+        self.settle();
+    }
+
+    pub fn tick(&mut self) {
+        self.ticks += 1;
+        let names: Vec<String> = self.hosts.keys().cloned().collect();
+        for name in names {
+            self.events.push_back((name, Event::Tick));
+        }
+        self.settle();
+    }
+
+    pub fn run(&mut self, ticks: u64) {
+        (0..ticks).for_each(|_| self.tick());
+    }
+
+    pub fn run_until(&mut self, ticks: u64, done: impl Fn(&World) -> bool) -> bool {
+        (0..ticks).any(|_| {
+            self.tick();
+            done(self)
+        })
+    }
+
+    /// Asks, and lets time pass until the answer is there.
+    pub fn ask(&mut self, name: &str, request: Request) -> Outcome {
+        self.tickets += 1;
+        let ticket = self.tickets;
+        let limit_ticks = 10 * TICKS_PER_SECOND;
+        self.events.push_back((name.into(), Event::Request { ticket, limit_ticks, request }));
+        self.settle();
+        for _ in 0..limit_ticks + 50 {
+            if let Some(outcome) = self.replies.remove(&ticket) {
+                return outcome;
+            }
+            self.tick();
+        }
+        panic!("no answer from {name} within its limit and more");
+    }
+
+    pub fn read(&mut self, name: &str, key: &str) -> Option<String> {
+        assert_eq!(self.ask(name, Request::Read), Outcome::Readable, "a read on {name}");
+        let found = self.hosts[name].view.as_ref().unwrap().get(key.as_bytes());
+        found.map(|kv| String::from_utf8(kv.value.to_vec()).unwrap())
+    }
+
+    pub fn drain(&mut self, name: &str) {
+        self.events.push_back((name.into(), Event::Drain));
+        self.settle();
+    }
+
+    pub fn drained(&self, name: &str) -> bool {
+        self.hosts[name].drained
+    }
+
+    pub fn hang_disk(&mut self, name: &str) {
+        self.hosts.get_mut(name).unwrap().disk_hangs = true;
+    }
+
+    pub fn snapshots_installed(&self, name: &str) -> usize {
+        self.hosts[name].snapshots
+    }
+
+    pub fn status(&self, name: &str) -> Arc<Status> {
+        self.hosts[name].status.clone()
+    }
+
+    /// The one that a majority of the living agrees on.
+    pub fn try_leader(&self) -> Option<String> {
+        let alive = |h: &&Host| h.alive && h.node.is_some();
+        let leads = |(_, h): &(&String, &Host)| alive(h) && h.status.role == node::Role::Leader;
+        let (name, host) = self.hosts.iter().filter(leads).max_by_key(|(_, h)| h.status.term)?;
+        let followers = self.hosts.values().filter(alive).filter(|h| h.status.leader == host.id);
+        (followers.count() * 2 > host.status.configuration.voters.voters.len()).then(|| name.clone())
+    }
+
+    pub fn leader(&self) -> String {
+        self.try_leader().expect("somebody leads")
+    }
+
+    pub fn assert_equal_states(&self) {
+        let states: Vec<_> = (self.hosts.iter())
+            .filter_map(|(name, h)| Some((name, h.node.as_ref()?.store(FIRST_GROUP)?)))
+            .map(|(name, store)| (name, store.applied(), store.state_hash(), store.content_hash()))
+            .collect();
+        assert!(states.windows(2).all(|w| (w[0].1, w[0].2, w[0].3) == (w[1].1, w[1].2, w[1].3)), "{states:?}");
+    }
+
+    fn settle(&mut self) {
+        let mut steps = 0;
+        while let Some((name, event)) = self.events.pop_front() {
+            steps += 1;
+            assert!(steps < 1_000_000, "the cluster does not come to rest");
+            if let Some(node) = self.hosts.get_mut(&name).and_then(|h| h.node.as_mut()) {
+                node.handle(event);
+                self.turn(&name);
+            }
+        }
+    }
+
+    fn turn(&mut self, name: &str) {
+        let host = self.hosts.get_mut(name).unwrap();
+        let me = host.id.unwrap();
+        let effects = host.node.as_mut().unwrap().turn();
+        for effect in effects {
+            self.carry_out(name, me, effect);
+        }
+    }
+
+    fn carry_out(&mut self, name: &str, me: NodeId, effect: Effect) {
+        let host = self.hosts.get_mut(name).unwrap();
+        let mut answer = None;
+        match effect {
+            Effect::Send { to, message } => self.deliver(name, me, to, message),
+            Effect::WriteLog { id, write } => {
+                if !host.disk_hangs {
+                    write.groups.iter().for_each(|group| apply_to_log(&mut host.log, group));
+                    answer = Some(Event::LogWritten { id });
+                }
+            }
+            Effect::Reply { ticket, outcome } => {
+                self.replies.insert(ticket, outcome);
+            }
+            Effect::PublishView { view, .. } => host.view = Some(view),
+            Effect::PublishStatus(status) => {
+                host.status = status;
+                self.welcome();
+            }
+            Effect::Greet { id, address } => {
+                let result = self.greet(&address);
+                answer = Some(Event::Greeted { id, result });
+            }
+            Effect::WriteCheckpoint { group, position, frozen } => {
+                let (info, bytes) = dump(&frozen, position);
+                host.keep((info.clone(), bytes));
+                answer = Some(Event::CheckpointWritten { group, result: Ok(info) });
+            }
+            Effect::ReadChunk { to, info, offset, .. } => {
+                let found = host.checkpoints.iter().find(|(i, _)| *i == info);
+                let chunk = |bytes: &Bytes| bytes.slice(offset as usize..bytes.len().min(offset as usize + 1000));
+                let result = found.map(|(_, bytes)| chunk(bytes)).ok_or("gone".to_owned());
+                answer = Some(Event::ChunkRead { to, info, offset, result });
+            }
+            Effect::BeginIncoming { info, .. } => {
+                host.incoming.clear();
+                answer = Some(Event::Incoming { info, result: Ok(0) });
+            }
+            Effect::StoreChunk { info, offset, bytes } => {
+                assert_eq!(offset, host.incoming.len() as u64);
+                host.incoming.extend_from_slice(&bytes);
+                answer = Some(Event::Incoming { info, result: Ok(host.incoming.len() as u64) });
+            }
+            Effect::FinishIncoming { info } => {
+                let bytes = Bytes::from(std::mem::take(&mut host.incoming));
+                let store = load(&bytes);
+                host.keep((info.clone(), bytes));
+                answer = Some(Event::Installed { info, result: Ok(Box::new(store)) });
+            }
+            Effect::Notice(Notice::SnapshotInstalled { .. }) => host.snapshots += 1,
+            Effect::Notice(_) | Effect::Removed { .. } => {}
+            Effect::Drained => host.drained = true,
+        }
+        self.events.extend(answer.map(|event| (name.to_owned(), event)));
+    }
+
+    fn deliver(&mut self, sender: &str, from: NodeId, to: NodeId, message: Message) {
+        let mut w = base::codec::Writer::new();
+        message.encode(&mut w);
+        let message = Message::decode(w.into_bytes()).unwrap();
+        let Some((name, host)) = self.hosts.iter().find(|(_, h)| h.id == Some(to)) else { return };
+        if host.status.configuration.was_removed(from) {
+            self.events.push_back((sender.into(), Event::ToldRemoved { by: to }));
+        } else {
+            self.events.push_back((name.clone(), Event::Peer { from, message }));
+        }
+    }
+
+    fn greet(&self, address: &str) -> Result<Greeting, String> {
+        let host = self.hosts.get(address.trim_end_matches(":1")).filter(|h| h.alive);
+        let host = host.ok_or("connection refused".to_owned())?;
+        Ok(Greeting { incarnation: host.incarnation, cluster: host.id.map(|id| (CLUSTER, id)) })
+    }
+
+    /// Members that were admitted under the life of their folder learn their id and start.
+    fn welcome(&mut self) {
+        let mut welcomed = Vec::new();
+        for status in self.hosts.values().map(|h| h.status.clone()).collect::<Vec<_>>() {
+            for (&id, member) in &status.configuration.members {
+                if let Some(host) = self.hosts.get_mut(&member.name)
+                    && host.id.is_none()
+                    && host.incarnation == member.incarnation
+                {
+                    host.id = Some(id);
+                    welcomed.push(member.name.clone());
+                }
+            }
+        }
+        for name in welcomed {
+            let host = self.hosts.get_mut(&name).unwrap();
+            host.boot = 1;
+            let settings = Settings {
+                cluster: CLUSTER,
+                node: host.id.unwrap(),
+                name: name.clone(),
+                boot: 1,
+                seed: 1,
+                checkpoint_after_bytes: 20_000,
+                log_cache_bytes: 10_000,
+                ..Settings::default()
+            };
+            host.node = Some(Node::new(settings, Store::new(), Vec::new(), None).unwrap());
+        }
+    }
+}
+
+impl Host {
+    fn keep(&mut self, checkpoint: (CheckpointInfo, Bytes)) {
+        self.checkpoints.push(checkpoint);
+        if self.checkpoints.len() > 2 {
+            self.checkpoints.remove(0);
+        }
+    }
+}
+
+fn dump(frozen: &kv::Frozen, position: base::Position) -> (CheckpointInfo, Bytes) {
+    let mut bytes = Vec::new();
+    frozen
+        .write_to::<()>(&mut |block| {
+            bytes.extend_from_slice(block);
+            Ok(())
+        })
+        .unwrap();
+    let info = CheckpointInfo {
+        group: FIRST_GROUP,
+        position,
+        size_bytes: bytes.len() as u64,
+        checksum: base::checksum(&bytes),
+    };
+    (info, bytes.into())
+}
+
+fn load(bytes: &Bytes) -> Store {
+    let mut blocks = vec![bytes.clone()];
+    Store::load::<()>(&mut || Ok(blocks.pop())).unwrap_or_else(|_| panic!("a checkpoint that does not load"))
+}
+
+fn apply_to_log(log: &mut RecoveredGroup, write: &GroupWrite) {
+    if let Some(hard_state) = write.hard_state {
+        log.hard_state = hard_state;
+    }
+    if let Some(position) = write.reset {
+        log.start = position;
+        log.entries.clear();
+    }
+    if let Some(first) = write.entries.first() {
+        log.entries.retain(|e| e.position.index < first.position.index);
+        log.entries.extend(write.entries.iter().cloned());
+    }
+    if let Some(position) = write.purge_to
+        && position.index > log.start.index
+    {
+        log.start = position;
+        log.entries.retain(|e| e.position.index > position.index);
+    }
+}
