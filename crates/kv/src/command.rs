@@ -18,7 +18,7 @@ pub const MAX_KEY_BYTES: usize = 4096;
 pub const MAX_VALUE_BYTES: usize = 1536 * 1024;
 pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 pub const MAX_OPERATIONS: usize = 16_384;
-/// Keys and values of one command together.
+/// One encoded command. [`Command::check`] counts a few bytes more than encoding takes, so that what passes it fits.
 pub const MAX_COMMAND_BYTES: usize = 4 * 1024 * 1024;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +132,7 @@ impl Command {
                 writer.into_bytes()
             }
             Command::Write { request, idempotency, operations } => {
-                let content: usize = operations.iter().map(|operation| operation.bytes() + 10).sum();
+                let content: usize = operations.iter().map(|o| o.bytes() + OPERATION_HEAD_BYTES).sum();
                 let mut writer = Writer::with_capacity(64 + content);
                 writer.u8(WRITE);
                 encode_session(&request.session, &mut writer);
@@ -287,7 +287,7 @@ impl fmt::Display for OverLimit {
                 write!(f, "the request has {count} operations; at most {MAX_OPERATIONS} are allowed")
             }
             OverLimit::Command { bytes } => {
-                write!(f, "the request's keys and values have {bytes} bytes; at most {MAX_COMMAND_BYTES} are allowed")
+                write!(f, "the request has {bytes} bytes in all; at most {MAX_COMMAND_BYTES} are allowed")
             }
         }
     }
@@ -304,7 +304,7 @@ pub(crate) fn check_write(idempotency: Option<&IdempotencyKey>, operations: &[Op
     if operations.len() > MAX_OPERATIONS {
         return Err(OverLimit::Operations { count: operations.len() });
     }
-    let mut bytes = 0;
+    let mut bytes = HEAD_BYTES;
     for operation in operations {
         let key = operation.key();
         if key.is_empty() {
@@ -318,7 +318,7 @@ pub(crate) fn check_write(idempotency: Option<&IdempotencyKey>, operations: &[Op
         {
             return Err(OverLimit::Value { bytes: value.len() });
         }
-        bytes += operation.bytes();
+        bytes += operation.bytes() + OPERATION_HEAD_BYTES;
     }
     if bytes > MAX_COMMAND_BYTES {
         return Err(OverLimit::Command { bytes });
@@ -334,6 +334,11 @@ fn encode_session(session: &SessionId, writer: &mut Writer) {
 fn decode_session(reader: &mut Reader) -> Result<SessionId, Malformed> {
     Ok(SessionId { node: reader.varint()?, boot: reader.varint()? })
 }
+
+/// At least what encoding a write takes beside its operations: kind, session, numbers, idempotency key, count.
+const HEAD_BYTES: usize = 320;
+/// At least what an operation takes beside its key and value: kind and lengths.
+const OPERATION_HEAD_BYTES: usize = 6;
 
 const REGISTER: u8 = 1;
 const WRITE: u8 = 2;

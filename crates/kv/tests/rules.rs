@@ -264,7 +264,7 @@ fn a_command_over_the_limits_is_refused_and_remembered() {
         ),
         (
             (0..3).map(|key| Operation::Put { key: long(key + 1), value: long(MAX_VALUE_BYTES) }).collect(),
-            OverLimit::Command { bytes: 3 * MAX_VALUE_BYTES + 6 },
+            OverLimit::Command { bytes: 320 + 3 * (6 + MAX_VALUE_BYTES) + 6 },
         ),
         (many(kv::MAX_OPERATIONS + 1), OverLimit::Operations { count: kv::MAX_OPERATIONS + 1 }),
     ];
@@ -286,6 +286,31 @@ fn a_command_over_the_limits_is_refused_and_remembered() {
     assert_eq!(life.write(&[largest]), done(1, 1));
     assert_eq!(reload(&life.store).view().get(&long(MAX_KEY_BYTES)).unwrap().value, long(MAX_VALUE_BYTES));
     assert_eq!(life.write(&many(kv::MAX_OPERATIONS)), done(1, 0));
+}
+
+/// The log and the peers' frames have room for [`kv::MAX_COMMAND_BYTES`]; what `check` lets through must fit.
+#[test]
+fn a_command_within_the_limits_fits_when_encoded() {
+    let key = Bytes::from(vec![b'k'; 255]);
+    let session = SessionId { node: u64::MAX, boot: u64::MAX };
+    let command = |operations| Command::Write {
+        request: RequestId { session, number: u64::MAX, low_water: u64::MAX },
+        idempotency: Some(IdempotencyKey { key: key.clone(), fingerprint: u64::MAX }),
+        operations,
+    };
+    for (key_bytes, value_bytes) in [(255, 0), (255, 1), (250, 5), (MAX_KEY_BYTES, 127), (1, MAX_VALUE_BYTES)] {
+        let put = Operation::Put { key: vec![b'k'; key_bytes].into(), value: vec![b'v'; value_bytes].into() };
+        let mut operations = Vec::new();
+        while command(operations.clone()).check().is_ok() {
+            assert!(command(operations.clone()).encode().len() <= kv::MAX_COMMAND_BYTES);
+            let room = kv::MAX_OPERATIONS / 4;
+            operations.extend(std::iter::repeat_n(put.clone(), (operations.len() / 2).clamp(1, room)));
+        }
+        while command(operations.clone()).check().is_err() {
+            operations.pop();
+        }
+        assert!(command(operations).encode().len() <= kv::MAX_COMMAND_BYTES);
+    }
 }
 
 #[test]
