@@ -11,6 +11,8 @@ pub mod checkpoint;
 pub mod engine;
 mod error;
 pub mod files;
+pub mod identity;
 pub mod log;
+mod preamble;
 
 pub use error::StorageError;

@@ -6,7 +6,7 @@
 mod memory;
 mod real;
 
-pub use memory::MemFiles;
+pub use memory::{MemFiles, NAME, SECTOR_BYTES};
 pub use real::RealFiles;
 
 use std::io;
