@@ -15,16 +15,16 @@ pub struct Meta {
 }
 
 pub fn encode(meta: Meta, value: &[u8]) -> Bytes {
-    let mut head = Writer::with_capacity(31);
-    head.u8(FORMAT);
-    head.varint(meta.create_revision);
-    head.varint(meta.mod_revision - meta.create_revision);
-    head.varint(meta.version);
-    // In one allocation of just the size: a vector with room to spare would be moved or stay too large.
-    let mut record = Vec::with_capacity(head.len() + value.len());
-    record.extend_from_slice(head.as_slice());
-    record.extend_from_slice(value);
-    Bytes::from(record)
+    let age = meta.mod_revision - meta.create_revision;
+    let head = 1 + varint_bytes(meta.create_revision) + varint_bytes(age) + varint_bytes(meta.version);
+    // In one allocation of just the size: one with room to spare would be moved, or stay too large.
+    let mut record = Writer::with_capacity(head + value.len());
+    record.u8(FORMAT);
+    record.varint(meta.create_revision);
+    record.varint(age);
+    record.varint(meta.version);
+    record.raw(value);
+    record.into_bytes()
 }
 
 /// The value is a slice of the record.
@@ -39,6 +39,10 @@ pub fn decode(record: Bytes) -> Result<(Meta, Bytes), Malformed> {
     Ok((Meta { create_revision, mod_revision, version }, reader.rest()))
 }
 
+fn varint_bytes(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+}
+
 const FORMAT: u8 = 1;
 
 #[cfg(test)]
@@ -51,6 +55,13 @@ mod tests {
             for value in [&b""[..], b"v", &[9; 1000]] {
                 let meta = Meta { create_revision, mod_revision: u64::MAX, version: create_revision };
                 assert_eq!(decode(encode(meta, value)), Ok((meta, Bytes::copy_from_slice(value))));
+            }
+        }
+        for bits in 0..64 {
+            for value in [(1u64 << bits) - 1, 1 << bits, u64::MAX] {
+                let mut writer = Writer::new();
+                writer.varint(value);
+                assert_eq!(varint_bytes(value), writer.len());
             }
         }
         assert!(decode(Bytes::new()).is_err());
