@@ -108,14 +108,16 @@ impl Handle {
         &self.shared
     }
 
-    fn gone_while_it_worked(&self, only_reads: bool) -> Failure {
+    /// What became of a request that the node had begun.
+    pub(crate) fn gone_while_it_worked(&self, only_reads: bool) -> Failure {
         if only_reads {
             return self.why_closed();
         }
         Failure::Unknown("this node stopped while it worked on the request, which may or may not take effect".into())
     }
 
-    fn why_closed(&self) -> Failure {
+    /// Why the node takes no request now.
+    pub(crate) fn why_closed(&self) -> Failure {
         match self.phase() {
             Phase::Joining => Failure::Unavailable("this node has not joined its cluster yet; try again".into()),
             Phase::Running | Phase::Stopping => {

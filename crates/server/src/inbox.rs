@@ -20,7 +20,13 @@ const MAX_PEER_BYTES: usize = 64 << 20;
 
 pub(crate) enum Input {
     Event(Event),
-    Request { request: Request, limit_ticks: u64, reply: oneshot::Sender<Outcome> },
+    Request {
+        request: Request,
+        limit_ticks: u64,
+        reply: oneshot::Sender<Outcome>,
+    },
+    /// Stop at once, as a crash would.
+    Halt,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +68,7 @@ impl Inbox {
         rest
     }
 
-    pub fn request(
-        &self,
-        request: Request,
-        limit_ticks: u64,
-        reply: oneshot::Sender<Outcome>,
-    ) -> Result<(), Refused> {
+    pub fn request(&self, request: Request, limit_ticks: u64, reply: oneshot::Sender<Outcome>) -> Result<(), Refused> {
         let mut state = self.lock();
         if !state.open {
             return Err(Refused::Closed);
@@ -82,11 +83,11 @@ impl Inbox {
 
     /// An answer to an effect, or news that is as rare as connections are.
     pub fn event(&self, event: Event) {
-        let mut state = self.lock();
-        if state.open {
-            state.waiting.push(Input::Event(event));
-            self.wake(state);
-        }
+        self.put(Input::Event(event));
+    }
+
+    pub fn halt(&self) {
+        self.put(Input::Halt);
     }
 
     /// All messages of one read from a peer's connection, in their order; leaves `messages` empty. Waits for room.
@@ -123,11 +124,13 @@ impl Inbox {
                 return;
             }
             state.sleeping = true;
-            state =
-                self.arrived.wait_timeout(state, deadline - now).map(|w| w.0).unwrap_or_else(|poisoned| poisoned.into_inner().0);
+            state = self
+                .arrived
+                .wait_timeout(state, deadline - now)
+                .map(|w| w.0)
+                .unwrap_or_else(|poisoned| poisoned.into_inner().0);
             state.sleeping = false;
         }
-        let crowded = state.peer_bytes > MAX_PEER_BYTES / 2 || state.waiting.len() >= MAX_WAITING;
         state.peer_bytes = 0;
         if batch.is_empty() {
             std::mem::swap(&mut state.waiting, batch);
@@ -135,8 +138,14 @@ impl Inbox {
             batch.append(&mut state.waiting);
         }
         drop(state);
-        if crowded {
-            self.taken.notify_waiters();
+        self.taken.notify_waiters();
+    }
+
+    fn put(&self, input: Input) {
+        let mut state = self.lock();
+        if state.open {
+            state.waiting.push(input);
+            self.wake(state);
         }
     }
 

@@ -1,9 +1,28 @@
 //! A running node: its sockets, threads and files, around the pure one of `node`.
 //!
+//! [`Server::start`] opens the data folder and the ports and sets five kinds of threads to work: the node's own
+//! ([`driver`]), the log's ([`disk`]), one for checkpoints ([`background`]), and the runtime's, which serve the
+//! connections of clients ([`http`]) and peers ([`peer`]). They talk through the node's inbox ([`inbox`]) and through
+//! values that the node publishes ([`handle`]).
+//!
 //! Not handled: TLS, and authentication of clients and peers.
 
 mod address;
+mod background;
+mod disk;
+mod driver;
+mod folder;
 mod handle;
+pub mod http;
 mod inbox;
+mod join;
+mod listen;
+mod logs;
+mod peer;
+mod start;
+// #[cfg(test)]
+// mod tests;
 
 pub use handle::{Handle, Identity, Phase};
+pub use logs::init_logs;
+pub use start::{Config, End, Server, StartError};

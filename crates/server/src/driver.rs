@@ -1,0 +1,195 @@
+//! The thread that owns the node: takes all that has come in, lets the node take one turn, and carries out what it
+//! asks for.
+//!
+//! It never waits for anything but its inbox. Disk, network and clients work on threads of their own and answer by the
+//! inbox. A tick that the thread was too late for is left out rather than made up for: after a long pause of the
+//! process the node should not believe that an election timeout's worth of silence has passed at once.
+
+use crate::background::{self, Background};
+use crate::disk::LogThread;
+use crate::handle::{Handle, Phase};
+use crate::inbox::Input;
+use crate::peer::Peers;
+use base::NodeId;
+use node::{Effect, Event, Message, Node, Notice, Outcome, Request, Status, TICKS_PER_SECOND, Ticket};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::oneshot;
+
+pub(crate) struct Driver {
+    pub node: Node,
+    pub handle: Handle,
+    pub peers: Arc<Peers>,
+    pub log: LogThread,
+    pub background: Background,
+    pub runtime: Runtime,
+}
+
+/// Why the node's thread ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Drained,
+    Halted,
+    Removed(String),
+}
+
+impl Driver {
+    /// Runs the node until it drained, was removed or shall halt. Requests that are left are answered.
+    pub fn run(self) -> Ended {
+        let inbox = self.handle.clone();
+        let inbox = &inbox.shared().inbox;
+        let mut running = Running { driver: self, replies: HashMap::new(), next_ticket: 1, outgoing: BTreeMap::new() };
+        let mut batch = Vec::new();
+        let mut next_tick = Instant::now() + TICK;
+        let ended = 'run: loop {
+            inbox.take(next_tick, &mut batch);
+            for input in batch.drain(..) {
+                if let Some(ended) = running.take(input) {
+                    break 'run ended;
+                }
+            }
+            let now = Instant::now();
+            if now >= next_tick {
+                running.driver.node.handle(Event::Tick);
+                next_tick = (next_tick + TICK).max(now + TICK / 2);
+            }
+            if let Some(ended) = running.turn() {
+                break ended;
+            }
+        };
+        running.end(&ended);
+        ended
+    }
+}
+
+struct Running {
+    driver: Driver,
+    replies: HashMap<Ticket, (oneshot::Sender<Outcome>, bool)>,
+    next_ticket: Ticket,
+    /// A turn's messages by peer. Empty between turns; kept for their room.
+    outgoing: BTreeMap<NodeId, Vec<Message>>,
+}
+
+impl Running {
+    fn take(&mut self, input: Input) -> Option<Ended> {
+        match input {
+            Input::Event(event) => self.driver.node.handle(event),
+            Input::Request { request, limit_ticks, reply } => {
+                let ticket = self.next_ticket;
+                self.next_ticket += 1;
+                self.replies.insert(ticket, (reply, matches!(request, Request::Read)));
+                self.driver.node.handle(Event::Request { ticket, limit_ticks, request });
+            }
+            Input::Halt => return Some(Ended::Halted),
+        }
+        None
+    }
+
+    fn turn(&mut self) -> Option<Ended> {
+        let mut ended = None;
+        for effect in self.driver.node.turn() {
+            match effect {
+                Effect::Drained => ended = Some(Ended::Drained),
+                Effect::Removed { reason } => ended = Some(Ended::Removed(reason)),
+                other => self.carry_out(other),
+            }
+        }
+        for (&to, messages) in self.outgoing.iter_mut().filter(|(_, messages)| !messages.is_empty()) {
+            self.driver.peers.send(to, messages);
+        }
+        ended
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let driver = &mut self.driver;
+        match effect {
+            Effect::Send { to, message } => self.outgoing.entry(to).or_default().push(message),
+            Effect::WriteLog { id, write } => driver.log.write(id, write),
+            Effect::Reply { ticket, outcome } => {
+                if let Some((reply, _)) = self.replies.remove(&ticket) {
+                    // Whoever asked may have gone.
+                    let _ = reply.send(outcome);
+                }
+            }
+            Effect::PublishView { group: base::FIRST_GROUP, view } => {
+                driver.handle.shared().view.store(Some(Arc::new(view)));
+            }
+            Effect::PublishView { .. } => {}
+            Effect::PublishStatus(status) => self.publish_status(status),
+            Effect::Greet { id, address } => {
+                let (peers, handle) = (driver.peers.clone(), driver.handle.clone());
+                driver.runtime.spawn(async move {
+                    let result = peers.greet(&address).await;
+                    handle.shared().inbox.event(Event::Greeted { id, result });
+                });
+            }
+            Effect::WriteCheckpoint { group, position, frozen } => {
+                driver.background.ask(background::Job::WriteCheckpoint { group, position, frozen });
+            }
+            Effect::ReadChunk { to, info, offset, max_bytes } => {
+                driver.background.ask(background::Job::ReadChunk { to, info, offset, max_bytes });
+            }
+            Effect::BeginIncoming { from, info } => {
+                driver.background.ask(background::Job::BeginIncoming { from, info });
+            }
+            Effect::StoreChunk { info, offset, bytes } => {
+                driver.background.ask(background::Job::StoreChunk { info, offset, bytes });
+            }
+            Effect::FinishIncoming { info } => driver.background.ask(background::Job::FinishIncoming { info }),
+            Effect::Notice(notice) => tell(&notice),
+            Effect::Removed { .. } | Effect::Drained => unreachable!("ends the turn"),
+        }
+    }
+
+    fn publish_status(&mut self, status: Arc<Status>) {
+        let driver = &mut self.driver;
+        let shared = driver.handle.shared();
+        driver.peers.set_configuration(&status.configuration);
+        shared.status.store(status);
+    }
+
+    /// Answers what will not be answered any more, and lets go of everything.
+    fn end(self, ended: &Ended) {
+        let Running { driver, replies, .. } = self;
+        let phase = match ended {
+            Ended::Removed(reason) => Phase::Removed(reason.clone()),
+            Ended::Drained | Ended::Halted => Phase::Stopping,
+        };
+        if let Phase::Removed(reason) = &phase {
+            driver.background.ask(background::Job::RememberRemoval { reason: reason.clone() });
+            driver.peers.close();
+        }
+        driver.handle.shared().phase.send_replace(phase);
+        let not_begun = driver.handle.shared().inbox.close();
+        for input in not_begun {
+            if let Input::Request { reply, .. } = input {
+                let _ = reply.send(Outcome::Failed(driver.handle.why_closed()));
+            }
+        }
+        for (reply, only_reads) in replies.into_values() {
+            let _ = reply.send(Outcome::Failed(driver.handle.gone_while_it_worked(only_reads)));
+        }
+        if *ended != Ended::Halted {
+            driver.log.seal();
+        }
+    }
+}
+
+fn tell(notice: &Notice) {
+    match notice {
+        Notice::LeaderChanged { term, leader: Some(_), me: true, .. } => {
+            tracing::info!("this node leads in term {term}")
+        }
+        Notice::LeaderChanged { term, leader: Some(leader), .. } => tracing::info!("{leader} leads in term {term}"),
+        Notice::LeaderChanged { term, leader: None, .. } => tracing::debug!("no leader in term {term}"),
+        Notice::MemberChanged(what) => tracing::debug!("{what}"),
+        Notice::SnapshotInstalled { position, .. } => {
+            tracing::debug!("caught up by a snapshot at index {}", position.index);
+        }
+        Notice::Trouble(what) => tracing::warn!("{what}"),
+    }
+}
+
+const TICK: Duration = Duration::from_nanos(1_000_000_000 / TICKS_PER_SECOND);

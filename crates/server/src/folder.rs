@@ -1,0 +1,174 @@
+//! The data folder: who this node is, its checkpoints and its log, held by one process at a time.
+//!
+//! ```text
+//! FOLDER/lock           held while the process runs
+//!        identity       incarnation, name, address, cluster and id
+//!        checkpoints/   the state at some position, the newest two
+//!        log/           everything since
+//! ```
+//!
+//! Not handled: more than one group.
+
+use crate::handle;
+use base::{FIRST_GROUP, GroupId, NodeId, Position};
+use kv::LoadError;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use storage::StorageError;
+use storage::checkpoint::{self, CheckpointInfo, CheckpointReader, CheckpointWriter, IncomingCheckpoint};
+use storage::files::{Files, Lock, MemFiles, RealFiles};
+use storage::identity::{Identity, lock_folder};
+use storage::log::{Log, LogOptions, RecoveredGroup};
+
+pub struct Folder {
+    files: Arc<dyn Files>,
+    path: PathBuf,
+    checkpoints: PathBuf,
+    identity: Mutex<Option<Identity>>,
+    _lock: Box<dyn Lock>,
+}
+
+/// What a node begins with.
+pub struct Opened {
+    pub store: kv::Store,
+    /// Oldest first.
+    pub checkpoints: Vec<CheckpointInfo>,
+    pub log: Log,
+    pub group: Option<RecoveredGroup>,
+}
+
+impl Folder {
+    /// Makes the folder if need be, and takes it for this process.
+    pub fn open(path: &Path, in_memory: bool) -> Result<Folder, StorageError> {
+        let files: Arc<dyn Files> = if in_memory { Arc::new(MemFiles::new()) } else { Arc::new(RealFiles::new()) };
+        let lock = lock_folder(&files, path)?;
+        let identity = Identity::load(&files, path)?;
+        let checkpoints = path.join("checkpoints");
+        Ok(Folder { files, path: path.to_path_buf(), checkpoints, identity: Mutex::new(identity), _lock: lock })
+    }
+
+    /// `None`: nothing was ever started on this folder.
+    pub fn identity(&self) -> Option<Identity> {
+        self.stored().clone()
+    }
+
+    /// Remembers durably who this node is.
+    pub fn introduce(&self, me: &handle::Identity) -> Result<(), StorageError> {
+        self.change(me, |_| {})
+    }
+
+    /// Counts one more start of the node, and says how many there were.
+    pub fn next_boot(&self, me: &handle::Identity) -> Result<u64, StorageError> {
+        let mut boot = 0;
+        self.change(me, |identity| {
+            identity.boot += 1;
+            boot = identity.boot;
+        })?;
+        Ok(boot)
+    }
+
+    /// The node is no member any more.
+    pub fn remember_removal(&self, me: &handle::Identity, reason: String) -> Result<(), StorageError> {
+        self.change(me, |identity| identity.removed = Some(reason))
+    }
+
+    pub fn open_state(&self) -> Result<Opened, StorageError> {
+        checkpoint::remove_leftovers(&self.files, &self.checkpoints)?;
+        let checkpoints = checkpoint::list(&self.files, &self.checkpoints, FIRST_GROUP)?;
+        let store = match checkpoints.last() {
+            Some(newest) => self.load(newest)?,
+            None => kv::Store::new(),
+        };
+        let (log, mut groups) = Log::open(self.files.clone(), &self.path.join("log"), LogOptions::default())?;
+        Ok(Opened { store, checkpoints, log, group: groups.remove(&FIRST_GROUP) })
+    }
+
+    pub fn write_checkpoint(
+        &self,
+        group: GroupId,
+        position: Position,
+        frozen: &kv::Frozen,
+    ) -> Result<CheckpointInfo, StorageError> {
+        let mut writer = CheckpointWriter::create(&self.files, &self.checkpoints, group, position)?;
+        frozen.write_to(&mut |bytes| writer.write(bytes))?;
+        writer.finish()
+    }
+
+    pub fn read_chunk(
+        &self,
+        info: &CheckpointInfo,
+        offset: u64,
+        max_bytes: usize,
+    ) -> Result<bytes::Bytes, StorageError> {
+        checkpoint::read_chunk(&self.files, &self.checkpoints, info, offset, max_bytes)
+    }
+
+    fn load(&self, info: &CheckpointInfo) -> Result<kv::Store, StorageError> {
+        let mut reader = CheckpointReader::open(&self.files, &self.checkpoints, info)?;
+        kv::Store::load(&mut || reader.next_block()).map_err(|error| match error {
+            LoadError::Source(error) => error,
+            LoadError::Malformed(what) => StorageError::Damaged {
+                file: format!("the checkpoint at index {} in {}", info.position.index, self.checkpoints.display()),
+                offset: 0,
+                what: what.to_string(),
+            },
+        })
+    }
+
+    /// Durable when it returns.
+    fn change(&self, me: &handle::Identity, change: impl FnOnce(&mut Identity)) -> Result<(), StorageError> {
+        let handle::Identity { name, address, incarnation, cluster } = me.clone();
+        let mut stored = self.stored();
+        let (boot, removed) = stored.as_ref().map_or((0, None), |stored| (stored.boot, stored.removed.clone()));
+        let mut identity = Identity { incarnation, name, address, cluster, boot, removed };
+        change(&mut identity);
+        identity.store(&self.files, &self.path)?;
+        *stored = Some(identity);
+        Ok(())
+    }
+
+    fn stored(&self) -> MutexGuard<'_, Option<Identity>> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The checkpoints that are arriving, by group.
+#[derive(Default)]
+pub struct Arriving {
+    groups: BTreeMap<GroupId, (CheckpointInfo, IncomingCheckpoint)>,
+}
+
+impl Arriving {
+    /// Starts, or goes on where the same checkpoint from the same node broke off. Says how many bytes are here.
+    pub fn begin(&mut self, folder: &Folder, from: NodeId, info: &CheckpointInfo) -> Result<u64, StorageError> {
+        self.groups.remove(&info.group);
+        let incoming = IncomingCheckpoint::resume(&folder.files, &folder.checkpoints, info, from)?;
+        let received = incoming.received_bytes();
+        self.groups.insert(info.group, (info.clone(), incoming));
+        Ok(received)
+    }
+
+    /// A chunk that does not follow is left out; the answer says which one would.
+    pub fn store(&mut self, info: &CheckpointInfo, offset: u64, bytes: &[u8]) -> Result<u64, String> {
+        let (_, incoming) = self.expected(info)?;
+        if offset == incoming.received_bytes() {
+            incoming.write(offset, bytes).map_err(|error| error.to_string())?;
+        }
+        Ok(incoming.received_bytes())
+    }
+
+    /// Verifies it, makes it durable, and loads it.
+    pub fn finish(&mut self, folder: &Folder, info: &CheckpointInfo) -> Result<kv::Store, String> {
+        self.expected(info)?;
+        let Some((_, incoming)) = self.groups.remove(&info.group) else {
+            return Err(format!("no checkpoint of group {} is arriving", info.group));
+        };
+        incoming.finish().and_then(|()| folder.load(info)).map_err(|error| error.to_string())
+    }
+
+    fn expected(&mut self, info: &CheckpointInfo) -> Result<&mut (CheckpointInfo, IncomingCheckpoint), String> {
+        let arriving = self.groups.get_mut(&info.group).filter(|(expected, _)| expected == info);
+        arriving.ok_or_else(|| format!("the checkpoint at index {} is not arriving", info.position.index))
+    }
+}

@@ -1,0 +1,143 @@
+//! Keeps a connection to one peer: dials, introduces itself, sends what is queued, and dials again when it breaks.
+//!
+//! The pause between attempts grows and is drawn at random, so that nodes that lost each other do not dial in step; it
+//! ends early when the peer itself calls.
+
+use super::frame::Frames;
+use super::hello::{Answer, Call, Hello};
+use super::outgoing::{Outgoing, Overflow};
+use super::{HANDSHAKE_LIMIT, Trouble, WRITE_LIMIT, call};
+use crate::address;
+use crate::handle::Handle;
+use base::rng::Rng;
+use base::{ClusterId, Incarnation, NodeId};
+use node::Event;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::{sleep, timeout};
+
+/// Whom to dial, and as whom.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub cluster: ClusterId,
+    pub me: NodeId,
+    pub id: NodeId,
+    pub incarnation: Incarnation,
+    /// Tried in turn.
+    pub addresses: Vec<String>,
+}
+
+/// Never returns; whoever drops the peer aborts it.
+pub async fn keep_connected(handle: Handle, outgoing: Arc<Outgoing>) {
+    let first = outgoing.target();
+    let mut rng = Rng::new(base::rng::hash(&[handle.identity().incarnation.0, first.id]));
+    let mut pause = FIRST_PAUSE;
+    let mut attempt = 0;
+    let mut last_refusal = String::new();
+    loop {
+        let target = outgoing.target();
+        let address = &target.addresses[attempt % target.addresses.len()];
+        attempt += 1;
+        match introduce(&handle, &target, address).await {
+            Ok((stream, Answer::Welcome)) => {
+                (pause, attempt) = (FIRST_PAUSE, attempt - 1);
+                last_refusal.clear();
+                let why = send(&handle, &outgoing, target.id, stream).await;
+                tracing::debug!(peer = target.id, address, %why, "connection to a peer ended");
+            }
+            Ok((_, Answer::Removed(reason))) => {
+                tracing::debug!(peer = target.id, reason, "told that this node was removed");
+                handle.shared().inbox.event(Event::ToldRemoved { by: target.id });
+                pause = LAST_PAUSE;
+            }
+            Ok((_, Answer::Refused(reason))) => {
+                if reason != last_refusal {
+                    tracing::warn!(peer = target.id, address, "refused: {reason}");
+                    last_refusal = reason;
+                }
+                pause = LAST_PAUSE;
+            }
+            Ok((_, Answer::Greeting(_))) => pause = LAST_PAUSE,
+            Err(error) => tracing::debug!(peer = target.id, address, %error, "can't reach a peer"),
+        }
+        let jitter = Duration::from_micros(rng.below(pause.as_micros() as u64));
+        tokio::select! {
+            () = sleep(pause / 2 + jitter) => pause = (pause * 2).min(LAST_PAUSE),
+            () = outgoing.until_it_calls() => {}
+        }
+    }
+}
+
+async fn introduce(handle: &Handle, target: &Target, address: &str) -> Result<(TcpStream, Answer), Trouble> {
+    let identity = handle.identity();
+    let hello = Hello {
+        cluster: target.cluster,
+        from: target.me,
+        from_incarnation: identity.incarnation,
+        from_address: identity.address.clone(),
+        to: target.id,
+        to_incarnation: target.incarnation,
+    };
+    let introduced = timeout(HANDSHAKE_LIMIT, async {
+        let mut stream = address::connect(address).await?;
+        let answer = call(&mut stream, &Call::Hello(hello)).await?;
+        Ok((stream, answer))
+    });
+    introduced.await.map_err(|_| Trouble::NoAnswer)?
+}
+
+/// Sends what is queued until the connection breaks; says why it did.
+async fn send(handle: &Handle, outgoing: &Outgoing, id: NodeId, stream: TcpStream) -> Trouble {
+    let (mut reading, mut writing) = stream.into_split();
+    outgoing.connect();
+    handle.shared().inbox.event(Event::PeerUp { node: id });
+    let why = tokio::select! {
+        why = write_all_queued(outgoing, &mut writing) => why,
+        why = end_of(&mut reading) => why,
+    };
+    outgoing.disconnect();
+    handle.shared().inbox.event(Event::PeerDown { node: id });
+    why
+}
+
+async fn write_all_queued(outgoing: &Outgoing, writing: &mut OwnedWriteHalf) -> Trouble {
+    let mut messages = Vec::new();
+    let mut capacity = 1024;
+    loop {
+        if let Err(Overflow) = outgoing.take(&mut messages).await {
+            return Trouble::Slow;
+        }
+        let mut queued = messages.drain(..).peekable();
+        while queued.peek().is_some() {
+            let mut frames = Frames::with_capacity(capacity);
+            while frames.len() < WRITE_BYTES
+                && let Some(message) = queued.next()
+            {
+                frames.push(|w| message.encode(w));
+            }
+            let bytes = frames.into_vec();
+            capacity = bytes.len().clamp(1024, WRITE_BYTES);
+            match timeout(WRITE_LIMIT, writing.write_all(&bytes)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return error.into(),
+                Err(_) => return Trouble::Stuck,
+            }
+        }
+    }
+}
+
+/// Nothing comes back on a connection that we dialled, except its end.
+async fn end_of(reading: &mut OwnedReadHalf) -> Trouble {
+    match reading.read(&mut [0; 16]).await {
+        Ok(0) => Trouble::Ended,
+        Ok(_) => Trouble::Stranger,
+        Err(error) => error.into(),
+    }
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+const WRITE_BYTES: usize = 256 * 1024;
