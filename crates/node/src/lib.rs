@@ -224,12 +224,6 @@ impl Node {
         effects
     }
 
-    /// Is there something to do beyond what events bring? Proposals and rounds start in a turn, and a turn's own
-    /// consequences may want another; drivers that are asked `true` take another turn at once.
-    pub fn wants_turn(&self) -> bool {
-        !self.effects.is_empty() || !self.replies.is_empty()
-    }
-
     pub fn status(&self) -> &Arc<Status> {
         &self.status
     }

@@ -260,6 +260,9 @@ fn outcome(answer: &Answer) -> Outcome {
         Answer::Refused(Refusal::KeyReused) => Outcome::Failed(Failure::KeyReused(
             "this Idempotency-Key was used before with a different request; nothing was changed: use a new key".into(),
         )),
+        Answer::Refused(Refusal::OverLimit) => Outcome::Failed(Failure::Invalid(
+            "the write is larger than this store takes; nothing was changed: split it".into(),
+        )),
         Answer::Refused(refusal) => Outcome::Failed(Failure::Unknown(format!(
             "the cluster refused the write ({refusal:?}); its outcome is unknown: read the key before trying again"
         ))),
