@@ -1,1 +1,32 @@
-fn main() {}
+//! `cargo xtask`: the project's own chores. One module each; this file only finds the right one.
+
+mod bench_peers;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", arg_required_else_help = true)]
+struct Xtask {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Measure three nodes of ours and three of etcd in turn, and print the ratios
+    BenchPeers(bench_peers::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Xtask::parse().chore {
+        Chore::BenchPeers(args) => bench_peers::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("xtask: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
