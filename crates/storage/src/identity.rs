@@ -38,7 +38,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// None if the folder has none yet.
+    /// None if the folder has none yet. What is returned is durable: a former process may have died between renaming the
+    /// file and syncing the folder.
     pub fn load(files: &Arc<dyn Files>, folder: &Path) -> Result<Option<Identity>, StorageError> {
         let path = folder.join(FILE);
         let name = path.display().to_string();
@@ -50,6 +51,7 @@ impl Identity {
             let mut bytes = vec![0; file.length()?.min((BODY_START + LARGEST_BODY_BYTES + 1) as u64) as usize];
             let count = file.read_at(0, &mut bytes)?;
             bytes.truncate(count);
+            files.sync_folder(folder)?;
             Ok(Some(bytes))
         };
         match read().map_err(|error| StorageError::io(format!("cannot read {name}"), error))? {

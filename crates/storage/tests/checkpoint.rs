@@ -492,6 +492,22 @@ fn leftovers_go_but_for_one_transfer_a_group_that_is_still_wanted() {
     assert_eq!(files.list(folder()).unwrap(), [whole, name(30, 2), "notes.txt".to_string()]);
 }
 
+/// The process died between the rename and the sync of the folder; the next one starts, purges its log by what it finds
+/// here, and then the power fails.
+#[test]
+fn what_is_listed_after_the_start_is_not_taken_back_by_a_crash() {
+    let (disk, files) = disk();
+    write(&files, at(1), b"old").unwrap();
+    disk.fail_sync_after(2);
+    write(&files, at(2), b"new").unwrap_err();
+    checkpoint::remove_leftovers(&files, folder()).unwrap();
+    let found = list(&files);
+    assert_eq!(found.last().unwrap().position, at(2));
+    disk.crash_keeping(&mut |_, _| false);
+    assert_eq!(list(&files), found);
+    assert_eq!(read(&files, &found[1]).unwrap(), b"new");
+}
+
 #[test]
 fn without_a_folder_there_are_no_checkpoints() {
     let (_, files) = disk();

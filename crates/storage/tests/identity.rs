@@ -110,6 +110,19 @@ fn a_crash_at_any_step_leaves_the_old_or_the_new_one_whole() {
     assert!(saw_old && saw_new);
 }
 
+/// The process died between the rename and the sync of the folder; then, later, the power fails.
+#[test]
+fn what_was_loaded_is_not_taken_back_by_a_crash() {
+    let (disk, files) = disk();
+    identity().store(&files, folder()).unwrap();
+    let new = Identity { boot: 13, ..identity() };
+    disk.fail_sync_after(2);
+    new.store(&files, folder()).unwrap_err();
+    assert_eq!(Identity::load(&files, folder()).unwrap(), Some(new.clone()));
+    disk.crash_keeping(&mut |_, _| false);
+    assert_eq!(Identity::load(&files, folder()).unwrap(), Some(new));
+}
+
 #[test]
 fn a_full_disk_is_an_error_and_the_old_one_stays() {
     let (disk, files) = disk();

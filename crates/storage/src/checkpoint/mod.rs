@@ -51,12 +51,7 @@ pub fn list(files: &Arc<dyn Files>, folder: &Path, group: GroupId) -> Result<Vec
 }
 
 /// Removes all but the `count` newest checkpoints of a group.
-pub fn keep_newest(
-    files: &Arc<dyn Files>,
-    folder: &Path,
-    group: GroupId,
-    count: usize,
-) -> Result<(), StorageError> {
+pub fn keep_newest(files: &Arc<dyn Files>, folder: &Path, group: GroupId, count: usize) -> Result<(), StorageError> {
     let positions = positions(files, folder, group)?;
     // Not synced: a checkpoint that comes back after a crash is whole, and goes the next time.
     positions[..positions.len().saturating_sub(count)]
@@ -65,7 +60,9 @@ pub fn keep_newest(
 }
 
 /// For the start, before anything is written or received: removes files that never became checkpoints. Of those being
-/// received one a group stays, to be gone on with, unless the group has a checkpoint that is as new.
+/// received one a group stays, to be gone on with, unless the group has a checkpoint that is as new. What is then in the
+/// folder is durable: a former process may have died between renaming a checkpoint and syncing the folder, and the log
+/// must not be purged on the word of a name that a power loss would take back.
 pub fn remove_leftovers(files: &Arc<dyn Files>, folder: &Path) -> Result<(), StorageError> {
     let names = names(files, folder)?;
     let mut kept = BTreeSet::new();
@@ -86,7 +83,8 @@ pub fn remove_leftovers(files: &Arc<dyn Files>, folder: &Path) -> Result<(), Sto
             remove(files, &folder.join(text))?;
         }
     }
-    Ok(())
+    let settle = || if files.exists(folder)? { files.sync_folder(folder) } else { Ok(()) };
+    settle().map_err(|error| StorageError::io(format!("cannot sync {}", folder.display()), error))
 }
 
 /// What a file in the folder is, by its name.

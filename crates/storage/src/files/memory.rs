@@ -48,7 +48,7 @@ impl MemFiles {
     }
 
     /// Process death or power loss: whatever was not synced is kept or lost as `rng` says. Handles opened before fail
-    /// from now on, and locks are free.
+    /// from now on, locks are free, and failures that were asked for and did not happen yet are called off.
     pub fn crash(&self, rng: &mut Rng) {
         // Half of the files get all or nothing, which coins thrown for every sector would hardly ever show.
         let mut moods: BTreeMap<PathBuf, u64> = BTreeMap::new();
@@ -504,6 +504,8 @@ impl Disk {
         }
         self.names = history.names.clone();
         self.locks.clear();
+        self.syncs_until_failure = None;
+        self.writes_until_failure = None;
         self.life += 1;
         for inode in self.inodes.values_mut() {
             inode.handles = 0;

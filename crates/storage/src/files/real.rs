@@ -195,14 +195,8 @@ mod place {
     use std::io;
     use std::os::windows::fs::FileExt;
 
-    /// Windows reports the end of the file as an error when nothing could be read.
-    const ERROR_HANDLE_EOF: i32 = 38;
-
     pub fn read(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        match file.seek_read(buffer, offset) {
-            Err(error) if error.raw_os_error() == Some(ERROR_HANDLE_EOF) => Ok(0),
-            outcome => outcome,
-        }
+        file.seek_read(buffer, offset)
     }
 
     pub fn write(file: &File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
