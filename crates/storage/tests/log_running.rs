@@ -174,7 +174,7 @@ fn the_same_calls_give_the_same_bytes() {
         let disk = MemFiles::with_faults();
         let (mut log, _) = open(&disk, tiny()).unwrap();
         for index in 1..=300 {
-            log.append(&entries(index % 3, 1, index / 3 + 1, 1).clone()).unwrap();
+            log.append(&entries(index % 3, 1, index.div_ceil(3), 1)).unwrap();
             log.sync().unwrap();
         }
         log.seal().unwrap();

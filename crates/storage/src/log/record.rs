@@ -146,9 +146,7 @@ pub fn was_synced(segment_bytes: &[u8], segment: u64, offset: u64, number: u64) 
         && header.is_seal
         && header.stamp.number == number
     {
-        // A file cut short, or not yet written to there, has nothing in the second copy's place.
-        let second = offset as usize + HEADER_BYTES;
-        return segment_bytes.get(second..second + HEADER_BYTES).is_some_and(|copy| copy.iter().any(|&byte| byte != 0));
+        return has_damaged_copy(segment_bytes, header.stamp);
     }
     let mut at = offset + ALIGNMENT;
     while at < segment_bytes.len() as u64 {
@@ -160,6 +158,16 @@ pub fn was_synced(segment_bytes: &[u8], segment: u64, offset: u64, number: u64) 
         at += ALIGNMENT;
     }
     false
+}
+
+/// Whether the second copy of a seal, whose first is whole, was written and then changed. A write that failed half-way
+/// also leaves the first copy alone, but then what stood behind it before differs from a copy in the checksum at least.
+fn has_damaged_copy(segment_bytes: &[u8], first: Stamp) -> bool {
+    const CHECKSUM_BYTES: usize = 4;
+    let offset = first.offset + HEADER_BYTES as u64;
+    let expected = encode_header(SEAL_MAGIC, 0, 0, Stamp { offset, ..first });
+    let found = segment_bytes.get(offset as usize..offset as usize + HEADER_BYTES);
+    found.is_some_and(|found| found.iter().zip(&expected).filter(|(a, b)| a != b).count() < CHECKSUM_BYTES)
 }
 
 /// What one section of a batch says.

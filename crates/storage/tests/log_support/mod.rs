@@ -35,10 +35,11 @@ pub fn segment(sequence: u64) -> PathBuf {
     Path::new(FOLDER).join(format!("segment-{sequence:016x}"))
 }
 
-/// Behind the last byte of a segment that is not zero: where its records end, give or take their padding.
-pub fn end_of_content(disk: &MemFiles, sequence: u64) -> u64 {
-    let content = disk.read_all(&segment(sequence)).unwrap();
-    (1 + content.iter().rposition(|&byte| byte != 0).unwrap()) as u64
+/// Where a segment's records end: behind its last byte that is not zero, and the padding of a batch, which reaches to a
+/// place where a seal still fits into the sector.
+pub fn end_of_records(content: &[u8]) -> usize {
+    let end = content.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1).next_multiple_of(16);
+    if end % 512 > 384 { end.next_multiple_of(512) } else { end }
 }
 
 pub fn one(write: GroupWrite) -> LogWrite {
