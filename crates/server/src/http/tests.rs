@@ -608,7 +608,7 @@ async fn a_thousand_random_byte_strings_change_nothing() {
         let mut bytes: Vec<u8> = (0..length).map(|_| rng.next_u64() as u8).collect();
         if round % 2 == 0 {
             // Half of them begin like a request, so that they get further.
-            let begin: &[u8] = *rng.pick(&[&b"POST /key HTTP/1.1\r\nHost: x\r\n"[..], b"DELETE /key/", b"POST /join "]);
+            let begin: &[u8] = rng.pick(&[&b"POST /key HTTP/1.1\r\nHost: x\r\n"[..], b"DELETE /key/", b"POST /join "]);
             bytes.splice(0..0, begin.iter().copied());
         }
         server.send(&bytes).await;

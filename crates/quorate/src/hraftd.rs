@@ -1,0 +1,101 @@
+//! The drop-in for hraftd: its command line, as its users have typed it since 2015.
+//!
+//! Not handled: nothing of the original's. Ours are `-advertise`, `-level` and `-v`.
+
+use crate::goflag::{Flags, Line, Stop};
+use crate::run;
+use server::http::Level;
+use server::{Config, init_logs};
+use std::process::ExitCode;
+
+pub fn main(program: &str, arguments: impl IntoIterator<Item = String>) -> ExitCode {
+    let flags = flags();
+    let usage = || format!("Usage: {program} [options] <raft-data-path>\n{flags}");
+    let line = match flags.parse(arguments) {
+        Ok(line) => line,
+        Err(Stop::Help) => {
+            eprint!("{}", usage());
+            return ExitCode::SUCCESS;
+        }
+        Err(Stop::Wrong(reason)) => {
+            eprint!("{reason}\n{}", usage());
+            return ExitCode::from(2);
+        }
+    };
+    init_logs(u8::from(line.switch("v")));
+    match configure(&line).and_then(run::serve) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("hraftd: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn flags() -> Flags {
+    Flags::new()
+        .text("id", "", "node ID; if not set, the Raft address")
+        .text("haddr", "localhost:11000", "address to serve HTTP on; :PORT is all interfaces")
+        .text("raddr", "localhost:12000", "address for the traffic among the nodes; may equal -haddr")
+        .text("join", "", "HTTP address of a member of the cluster to join")
+        .text("advertise", "", "Raft address that the other nodes dial, if it is not -raddr")
+        .text("level", "linearizable", "read level of requests without ?level=, linearizable or none")
+        .switch("inmem", "keep everything in memory: nothing outlives the process")
+        .switch("v", "log more")
+}
+
+fn configure(line: &Line) -> Result<Config, String> {
+    let Some((folder, strays)) = line.rest.split_last() else {
+        return Err(
+            "no Raft data path given: name the folder for this node's data, as in `hraftd -id node0 ~/node0`".into()
+        );
+    };
+    if !strays.is_empty() {
+        tracing::warn!("the data path is {folder}, the last one given; {} is ignored", strays.join(" "));
+    }
+    Ok(Config {
+        name: line.optional("id"),
+        http_listen: line.text("haddr").to_string(),
+        raft_listen: line.text("raddr").to_string(),
+        advertise: line.optional("advertise"),
+        join: line.optional("join"),
+        in_memory: line.switch("inmem"),
+        default_read_level: line.text("level").parse::<Level>()?,
+        ..Config::new(folder)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn configured(line: &str) -> Result<Config, String> {
+        configure(&flags().parse(line.split_whitespace().map(str::to_string)).unwrap())
+    }
+
+    #[test]
+    fn the_first_node_of_the_walkthrough() {
+        let config = configured("-id node0 ~/node0").unwrap();
+        assert_eq!(config.name.as_deref(), Some("node0"));
+        assert_eq!((config.http_listen.as_str(), config.raft_listen.as_str()), ("localhost:11000", "localhost:12000"));
+        assert_eq!((config.join, config.advertise, config.in_memory), (None, None, false));
+        assert_eq!(config.folder, Path::new("~/node0"));
+        assert_eq!(config.default_read_level, Level::Linearizable);
+    }
+
+    #[test]
+    fn the_last_path_counts_as_in_the_walkthrough_of_2015() {
+        let config = configured("~/node0 -haddr 11001 -raddr 12001 -join :11000 ~/node1").unwrap();
+        assert_eq!(config.folder, Path::new("~/node1"));
+        assert_eq!((config.http_listen.as_str(), config.raft_listen.as_str()), ("11001", "12001"));
+        assert_eq!((config.name, config.join.as_deref()), (None, Some(":11000")));
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_said() {
+        assert!(configured("-id x").unwrap_err().contains("no Raft data path"));
+        assert!(configured("-level quick path").unwrap_err().contains("none or linearizable"));
+        assert!(configured("-inmem -level=none path").unwrap().in_memory);
+    }
+}

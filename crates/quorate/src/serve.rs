@@ -1,0 +1,50 @@
+//! `quorate serve`: one node.
+
+use server::Config;
+use server::http::Level;
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Folder for this node's data, made if it does not exist
+    #[arg(value_name = "FOLDER", required_unless_present = "data")]
+    folder: Option<PathBuf>,
+    /// The same, as an option
+    #[arg(long, value_name = "FOLDER", conflicts_with = "folder")]
+    data: Option<PathBuf>,
+    /// What to call this node; if not given, what its folder says, or its peer address
+    #[arg(long, value_name = "NAME")]
+    id: Option<String>,
+    /// Address to serve clients on; :PORT is all interfaces
+    #[arg(long, value_name = "ADDRESS", default_value = "localhost:11000")]
+    http: String,
+    /// Address for the traffic among the nodes; if not given, the same port carries both
+    #[arg(long, value_name = "ADDRESS")]
+    raft: Option<String>,
+    /// HTTP address of a member of the cluster to join; without it an empty folder founds a cluster
+    #[arg(long, value_name = "ADDRESS")]
+    join: Option<String>,
+    /// Address that the other nodes dial, if it is not the one listened on
+    #[arg(long, value_name = "ADDRESS")]
+    advertise: Option<String>,
+    /// Keep everything in memory: nothing outlives the process
+    #[arg(long)]
+    in_memory: bool,
+    /// Read level of requests without ?level=, linearizable or none
+    #[arg(long, value_name = "LEVEL", default_value = "linearizable")]
+    read_level: Level,
+}
+
+pub fn run(args: Args) -> Result<(), String> {
+    let folder = args.folder.or(args.data).ok_or("name the folder for this node's data")?;
+    crate::run::serve(Config {
+        name: args.id,
+        raft_listen: args.raft.unwrap_or_else(|| args.http.clone()),
+        http_listen: args.http,
+        advertise: args.advertise,
+        join: args.join,
+        in_memory: args.in_memory,
+        default_read_level: args.read_level,
+        ..Config::new(folder)
+    })
+}

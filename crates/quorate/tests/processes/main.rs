@@ -1,0 +1,11 @@
+//! Real programs on real disks and sockets, in the words of those who use them.
+
+#![cfg(unix)]
+
+mod bad_input;
+mod command_line;
+mod failures;
+mod load;
+mod membership;
+mod stage;
+mod walkthrough;
