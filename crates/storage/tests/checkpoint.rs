@@ -149,8 +149,30 @@ fn exchanged_blocks_and_blocks_of_other_files_are_damage() {
     for wrong in [exchanged, foreign, other] {
         assert_eq!(wrong.len(), whole.len());
         disk.write_all(&path(&info), &wrong).unwrap();
-        assert!(is_damage(&read(&files, &info)));
+        let first = CheckpointReader::open(&files, folder(), &info).and_then(|mut reader| reader.next_block());
+        assert!(is_damage(&first));
     }
+    let other = write(&files, at(12), &payload(2, 3 * BLOCK_BYTES)).unwrap();
+    let other = disk.read_all(&path(&other)).unwrap();
+    disk.write_all(&path(&info), &[&whole[..whole.len() - 24], &other[other.len() - 24..]].concat()).unwrap();
+    let listed = checkpoint::list(&files, folder(), GROUP);
+    assert!(is_damage(&listed), "the foot of another file: {listed:?}");
+}
+
+/// Every block and the foot prove themselves, but the foot is that of other blocks.
+#[test]
+fn the_checksum_of_the_whole_is_looked_at() {
+    let (disk, files) = disk();
+    let info = write(&files, at(10), &payload(1, 300)).unwrap();
+    let mut bytes = disk.read_all(&path(&info)).unwrap();
+    let foot = bytes.len() - 24;
+    bytes[foot + 16] ^= 1;
+    let sum = base::checksum_append(base::checksum(&bytes[16..40]), &bytes[foot..foot + 20]);
+    bytes[foot + 20..].copy_from_slice(&sum.to_le_bytes());
+    disk.write_all(&path(&info), &bytes).unwrap();
+    let listed = list(&files);
+    assert_eq!((listed[0].size_bytes, listed.len()), (info.size_bytes, 1), "both ends are right");
+    assert!(is_damage(&checkpoint::verify(&files, folder(), &listed[0])));
 }
 
 #[test]
@@ -266,6 +288,8 @@ fn chunks_are_the_files_bytes() {
         let expected = &whole[start..(start + max).min(whole.len())];
         assert_eq!(read_chunk(&files, folder(), &info, offset, max).unwrap(), expected);
     }
+    disk.truncate(&path(&info), info.size_bytes - 1).unwrap();
+    assert!(is_damage(&read_chunk(&files, folder(), &info, 0, 10)));
 }
 
 #[test]
@@ -366,6 +390,42 @@ fn what_a_failed_sync_left_in_the_page_cache_is_not_believed() {
         send(&sender, &info, &mut incoming, 1 << 20).unwrap();
         incoming.finish().unwrap();
         disk.crash_keeping(&mut |_, _| false);
+        checkpoint::verify(&receiver, folder(), &info).unwrap();
+    }
+}
+
+/// The same for the smallest there is, which has no block.
+#[test]
+fn what_a_failed_sync_left_of_a_head_is_not_believed() {
+    let (_, sender) = disk();
+    let info = write(&sender, at(40), b"").unwrap();
+    let (disk, receiver) = disk();
+    let mut incoming = IncomingCheckpoint::resume(&receiver, folder(), &info, SENDER).unwrap();
+    send(&sender, &info, &mut incoming, 50).unwrap();
+    disk.fail_sync_after(1);
+    assert!(incoming.finish().is_err());
+    let mut incoming = IncomingCheckpoint::resume(&receiver, folder(), &info, SENDER).unwrap();
+    assert_eq!(incoming.received_bytes(), 44);
+    send(&sender, &info, &mut incoming, 50).unwrap();
+    incoming.finish().unwrap();
+    disk.crash_keeping(&mut |_, _| false);
+    checkpoint::verify(&receiver, folder(), &info).unwrap();
+}
+
+#[test]
+fn junk_in_place_of_what_was_received_is_not_gone_on_with() {
+    let (_, sender) = disk();
+    let info = write(&sender, at(40), &payload(1, 3 * BLOCK_BYTES)).unwrap();
+    let whole = read_chunk(&sender, folder(), &info, 0, usize::MAX).unwrap();
+    for good in [0, 44, 44 + BLOCK_BYTES + 4, whole.len()] {
+        let (disk, receiver) = disk();
+        drop(IncomingCheckpoint::resume(&receiver, folder(), &info, SENDER).unwrap());
+        let partial = folder().join(&receiver.list(folder()).unwrap()[0]);
+        disk.write_all(&partial, &[&whole[..good], &payload(9, 300_000)].concat()).unwrap();
+        let mut incoming = IncomingCheckpoint::resume(&receiver, folder(), &info, SENDER).unwrap();
+        assert_eq!(incoming.received_bytes(), good.min(whole.len() - 24) as u64);
+        send(&sender, &info, &mut incoming, 100_000).unwrap();
+        incoming.finish().unwrap();
         checkpoint::verify(&receiver, folder(), &info).unwrap();
     }
 }
@@ -481,6 +541,9 @@ fn leftovers_go_but_for_one_transfer_a_group_that_is_still_wanted() {
     let name = |index: u64, source: u64| {
         format!("{GROUP:016x}-{index:016x}-{:016x}-{:016x}-{:016x}-{source:016x}.incoming", 3, 500, 7)
     };
+    disk.write_all(&folder().join(name(20, 1)), b"partial").unwrap();
+    checkpoint::remove_leftovers(&files, folder()).unwrap();
+    assert!(!files.exists(&folder().join(name(20, 1))).unwrap(), "there is a whole one as new");
     for text in [name(10, 1), name(20, 1), name(30, 1), name(30, 2)] {
         disk.write_all(&folder().join(text), b"partial").unwrap();
     }

@@ -347,6 +347,23 @@ fn after_a_failed_sync_the_bytes_show_until_the_crash() {
     assert_eq!(disk.read_all(&path("f")).unwrap(), expected, "what was written again and synced is there");
 }
 
+/// What a failed sync forgot is forgotten for good once the file was cut there and synced.
+#[test]
+fn a_sync_after_a_cut_settles_what_an_earlier_one_lost() {
+    let disk = disk();
+    put(&disk, "f", &filled(1, 2));
+    let file = disk.open(&path("f"), OpenMode::Write).unwrap();
+    file.write_at(0, &filled(50, 2)).unwrap();
+    disk.fail_sync_after(1);
+    assert!(file.sync().is_err());
+    for length in [0, 2 * SECTOR_BYTES] {
+        file.set_length(length).unwrap();
+        file.sync().unwrap();
+    }
+    lose_all(&disk);
+    assert_eq!(disk.read_all(&path("f")).unwrap(), vec![0; 2 * SECTOR]);
+}
+
 #[test]
 fn the_chosen_call_fails_and_no_other() {
     let disk = disk();
