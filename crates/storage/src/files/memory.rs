@@ -724,7 +724,7 @@ impl Inode {
     /// All that was written is on the disk, but for what an earlier sync failed to bring there.
     fn sync(&mut self) {
         self.durable_length = self.length;
-        self.undo.retain(|sector, undo| undo.doomed && sector * SECTOR_BYTES < self.length);
+        self.undo.retain(|_, undo| undo.doomed);
     }
 
     fn doom(&mut self) {
