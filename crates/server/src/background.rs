@@ -9,12 +9,13 @@
 use crate::disk::SpareReturn;
 use crate::folder::{Arriving, Folder};
 use crate::handle::Handle;
+use crate::worker;
 use base::{GroupId, NodeId, Position};
 use bytes::Bytes;
 use node::Event;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use storage::StorageError;
 use storage::checkpoint::CheckpointInfo;
 use storage::log::SpareJob;
@@ -38,7 +39,7 @@ pub(crate) enum Job {
 impl Background {
     pub fn start(folder: Arc<Folder>, handle: Handle) -> std::io::Result<(Background, JoinHandle<()>)> {
         let (jobs, queue) = mpsc::channel();
-        let thread = thread::Builder::new().name("background".into()).spawn(move || {
+        let thread = worker::start("background", move || {
             let mut arriving = Arriving::default();
             for job in queue {
                 if let Some(event) = perform(&folder, &handle, &mut arriving, job) {

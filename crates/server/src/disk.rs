@@ -9,9 +9,10 @@
 
 use crate::background::{Background, Job};
 use crate::handle::Handle;
+use crate::worker;
 use node::{Event, WriteId};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use storage::StorageError;
 use storage::log::{Log, LogWrite, Spare};
@@ -37,7 +38,7 @@ impl LogThread {
     pub fn start(log: Log, handle: Handle, background: Background) -> std::io::Result<(LogThread, JoinHandle<()>)> {
         let (orders, queue) = mpsc::channel();
         let back = orders.clone();
-        let thread = thread::Builder::new().name("log".into()).spawn(move || {
+        let thread = worker::start("log", move || {
             if let Err(error) = serve(log, &queue, &back, &handle, &background) {
                 stop_the_process(&error);
             }

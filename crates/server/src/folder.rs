@@ -19,7 +19,7 @@ use storage::StorageError;
 use storage::checkpoint::{self, CheckpointInfo, CheckpointReader, CheckpointWriter, IncomingCheckpoint};
 use storage::files::{Files, Lock, MemFiles, RealFiles};
 use storage::identity::{Identity, lock_folder};
-use storage::log::{Log, LogOptions, RecoveredGroup};
+use storage::log::{GroupWrite, Log, LogOptions, LogWrite, RecoveredGroup};
 
 pub struct Folder {
     files: Arc<dyn Files>,
@@ -80,8 +80,17 @@ impl Folder {
             Some(newest) => self.load(newest)?,
             None => kv::Store::new(),
         };
-        let (log, mut groups) = Log::open(self.files.clone(), &self.path.join("log"), LogOptions::default())?;
-        Ok(Opened { store, checkpoints, log, group: groups.remove(&FIRST_GROUP) })
+        let (mut log, mut groups) = Log::open(self.files.clone(), &self.path.join("log"), LogOptions::default())?;
+        let mut group = groups.remove(&FIRST_GROUP);
+        if group.is_none() && !checkpoints.is_empty() {
+            // A cluster was founded here, and its log goes on from the checkpoint.
+            let start = store.applied();
+            let reset = GroupWrite { group: FIRST_GROUP, reset: Some(start), ..GroupWrite::default() };
+            log.append(&LogWrite { groups: vec![reset] })?;
+            log.sync()?;
+            group = Some(RecoveredGroup { start, ..RecoveredGroup::default() });
+        }
+        Ok(Opened { store, checkpoints, log, group })
     }
 
     pub fn write_checkpoint(

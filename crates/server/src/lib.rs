@@ -20,8 +20,7 @@ mod listen;
 mod logs;
 mod peer;
 mod start;
-// #[cfg(test)]
-// mod tests;
+mod worker;
 
 pub use handle::{Handle, Identity, Phase};
 pub use logs::init_logs;

@@ -17,6 +17,7 @@ use crate::http;
 use crate::join::{self, Joined};
 use crate::listen::{Carries, Reception};
 use crate::peer::{Admission, Peers};
+use crate::worker;
 use base::{ClusterId, FIRST_GROUP, Incarnation, NodeId};
 use node::membership::Member;
 use node::{Event, Node, Settings};
@@ -25,7 +26,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use storage::StorageError;
 use tokio::net::TcpListener;
@@ -373,7 +374,7 @@ impl Rising {
         };
         shared.phase.send_replace(Phase::Running);
         let ended = self.ended.clone();
-        let node_thread = thread::Builder::new().name("node".into()).spawn(move || {
+        let node_thread = worker::start("node", move || {
             if let Ended::Removed(reason) = driver.run() {
                 ended.send_replace(Some(End::Removed(reason)));
             }

@@ -218,8 +218,12 @@ impl Peers {
         let mut book = self.book();
         let number = book.next_caller;
         book.next_caller += 1;
-        let caller =
-            Caller { number, address: hello.from_address.clone(), incarnation: hello.from_incarnation, hang_up };
+        let caller = Caller {
+            number,
+            address: hello.from_address.clone(),
+            incarnation: hello.from_incarnation,
+            _hang_up: hang_up,
+        };
         let unknown = book.callers.keys().filter(|&id| !book.configuration.members.contains_key(id)).count();
         if book.closed || unknown > MAX_UNKNOWN_CALLERS {
             // `caller` goes, and the connection with it.

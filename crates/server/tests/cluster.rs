@@ -1,0 +1,296 @@
+//! Whole nodes in one process: real sockets on loopback, real files in temporary folders.
+
+use bytes::Bytes;
+use node::{Failure, Outcome, Request, Role};
+use server::{Config, End, Handle, Phase, Server};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn config(folder: &Path, name: &str) -> Config {
+    Config {
+        name: Some(name.into()),
+        http_listen: "127.0.0.1:0".into(),
+        raft_listen: "localhost:0".into(),
+        ..Config::new(folder.join(name))
+    }
+}
+
+fn joining(folder: &Path, name: &str, member: &Server) -> Config {
+    Config { join: Some(member.http_address().to_string()), ..config(folder, name) }
+}
+
+/// The same node again, where it was.
+fn again(folder: &Path, name: &str, raft_address: SocketAddr) -> Config {
+    Config { raft_listen: format!("localhost:{}", raft_address.port()), ..config(folder, name) }
+}
+
+async fn start(config: Config) -> Server {
+    let server = Server::start(config).await.unwrap_or_else(|error| panic!("{error}"));
+    let handle = server.handle();
+    tokio::select! {
+        _ = handle.wait_for_phase(|phase| *phase == Phase::Running) => {}
+        end = server.wait() => panic!("{end}"),
+        () = sleep(LIMIT) => panic!("it does not run within {LIMIT:?}"),
+    }
+    server
+}
+
+async fn put(handle: &Handle, key: &str, value: &str) -> Outcome {
+    let put = kv::Operation::Put {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: Bytes::copy_from_slice(value.as_bytes()),
+    };
+    handle.request(Request::Write { operations: vec![put], idempotency: None }, LIMIT).await
+}
+
+fn assert_written(outcome: Outcome) {
+    assert!(matches!(outcome, Outcome::Written { .. }), "{outcome:?}");
+}
+
+/// A linearizable read.
+async fn get(handle: &Handle, key: &str) -> Option<String> {
+    assert_eq!(handle.request(Request::Read, LIMIT).await, Outcome::Readable);
+    local(handle, key)
+}
+
+fn local(handle: &Handle, key: &str) -> Option<String> {
+    let value = handle.view().and_then(|view| view.get(key.as_bytes()))?.value;
+    Some(String::from_utf8(value.to_vec()).unwrap())
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {LIMIT:?}: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn three(folder: &Path) -> [Server; 3] {
+    let a = start(config(folder, "a")).await;
+    let b = start(joining(folder, "b", &a)).await;
+    let c = start(joining(folder, "c", &b)).await;
+    for server in [&a, &b, &c] {
+        let handle = server.handle();
+        until("three voters", || handle.status().configuration.voters.voters.len() == 3).await;
+    }
+    [a, b, c]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_of_three_loses_one_and_it_catches_up_when_it_is_back() {
+    let folder = TempDir::new().unwrap();
+    let servers = three(folder.path()).await;
+    let handles = servers.each_ref().map(Server::handle);
+    for (at, handle) in handles.iter().enumerate() {
+        assert_written(put(handle, &format!("k{at}"), &format!("v{at}")).await);
+    }
+    for handle in &handles {
+        for at in 0..3 {
+            assert_eq!(get(handle, &format!("k{at}")).await, Some(format!("v{at}")));
+        }
+    }
+
+    // The leader dies, as a crash would have it.
+    let [a, b, c] = servers;
+    let was_at = a.raft_address();
+    assert_eq!(handles[0].status().role, Role::Leader);
+    a.halt().await;
+    assert!(matches!(put(&handles[0], "late", "x").await, Outcome::Failed(Failure::Unavailable(_))));
+    for at in 0..50 {
+        assert_written(put(&handles[1], &format!("meanwhile{at}"), "v").await);
+    }
+    assert_eq!(get(&handles[2], "meanwhile49").await.as_deref(), Some("v"));
+
+    let a = start(again(folder.path(), "a", was_at)).await;
+    let handle = a.handle();
+    until("a caught up", || local(&handle, "meanwhile49").is_some()).await;
+    assert_eq!(get(&handle, "k1").await.as_deref(), Some("v1"));
+    assert_written(put(&handle, "back", "yes").await);
+    assert_eq!(get(&handles[1], "back").await.as_deref(), Some("yes"));
+    for server in [a, b, c] {
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_comes_back_at_another_port_is_found_without_being_told() {
+    let folder = TempDir::new().unwrap();
+    let [a, b, c] = three(folder.path()).await;
+    b.stop().await;
+    assert_written(put(&a.handle(), "k", "v").await);
+    let b = start(config(folder.path(), "b")).await;
+    assert_eq!(get(&b.handle(), "k").await.as_deref(), Some("v"));
+    for server in [a, b, c] {
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_comes_back_at_another_port_and_names_a_member_is_shown_there() {
+    let folder = TempDir::new().unwrap();
+    let [a, b, c] = three(folder.path()).await;
+    b.stop().await;
+    let b = start(joining(folder.path(), "b", &a)).await;
+    let now = format!("localhost:{}", b.raft_address().port());
+    let handle = c.handle();
+    until("the new address is known", || handle.status().configuration.by_address(&now).is_some()).await;
+    assert_eq!(handle.status().configuration.members.len(), 3);
+    for server in [a, b, c] {
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_stops_hands_over_and_loses_nothing() {
+    let folder = TempDir::new().unwrap();
+    let [a, b, c] = three(folder.path()).await;
+    assert_written(put(&a.handle(), "k", "v").await);
+    a.stop().await;
+    let began = Instant::now();
+    assert_written(put(&b.handle(), "next", "v").await);
+    // Far below an election timeout.
+    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+    assert_eq!(get(&c.handle(), "k").await.as_deref(), Some("v"));
+    for server in [b, c] {
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_port_carries_clients_and_peers() {
+    let folder = TempDir::new().unwrap();
+    let one_port = |config: Config| Config { raft_listen: config.http_listen.clone(), ..config };
+    let a = start(one_port(config(folder.path(), "a"))).await;
+    assert_eq!(a.http_address(), a.raft_address());
+    let b = start(one_port(joining(folder.path(), "b", &a))).await;
+    assert_written(put(&b.handle(), "k", "v").await);
+    let mut stream = TcpStream::connect(a.http_address()).await.unwrap();
+    stream.write_all(b"GET /key/k HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(r#"{"k":"v"}"#), "{answer}");
+    b.stop().await;
+    a.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_survives_in_memory_and_everything_on_disk() {
+    let folder = TempDir::new().unwrap();
+    for (in_memory, kept) in [(true, None), (false, Some("v".to_string()))] {
+        let config = Config { in_memory, ..config(folder.path(), if in_memory { "m" } else { "d" }) };
+        let server = start(config.clone()).await;
+        assert_written(put(&server.handle(), "k", "v").await);
+        server.stop().await;
+        assert_eq!(config.folder.exists(), !in_memory);
+        let server = start(config).await;
+        assert_eq!(get(&server.handle(), "k").await, kept);
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_serves_one_process_and_one_name() {
+    let folder = TempDir::new().unwrap();
+    let server = start(config(folder.path(), "a")).await;
+    let error = Server::start(config(folder.path(), "a")).await.err().unwrap().to_string();
+    assert!(error.contains("in use by another process") && !error.contains('\n'), "{error}");
+    server.stop().await;
+    let other = Config { name: Some("b".into()), ..config(folder.path(), "a") };
+    let error = Server::start(other).await.err().unwrap().to_string();
+    assert!(error.contains("is that of node a, not of b"), "{error}");
+    start(config(folder.path(), "a")).await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_settings_are_told_in_one_line() {
+    let folder = TempDir::new().unwrap();
+    let taken = start(config(folder.path(), "a")).await;
+    let config = config(folder.path(), "b");
+    for (wrong, told) in [
+        (Config { http_listen: "nonsense".into(), ..config.clone() }, "is no address"),
+        (Config { join: Some("localhost:x".into()), ..config.clone() }, "is no address"),
+        (Config { http_listen: taken.http_address().to_string(), ..config.clone() }, "can't listen at"),
+        (Config { name: Some(String::new()), ..config.clone() }, "can't be empty"),
+    ] {
+        let error = Server::start(wrong).await.err().unwrap().to_string();
+        assert!(error.contains(told) && !error.contains('\n'), "{error}");
+    }
+    taken.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_node_says_so_and_does_not_start_again() {
+    let folder = TempDir::new().unwrap();
+    let [a, b, c] = three(folder.path()).await;
+    let removed = a.handle().request(Request::Remove { name: "c".into() }, LIMIT).await;
+    assert_eq!(removed, Outcome::Done);
+    let end = timeout(LIMIT, c.wait()).await.unwrap();
+    assert!(matches!(&end, End::Removed(reason) if reason.contains("removed")), "{end:?}");
+    assert!(matches!(put(&c.handle(), "k", "v").await, Outcome::Failed(Failure::Removed(_))));
+    c.stop().await;
+    let error = Server::start(config(folder.path(), "c")).await.err().unwrap().to_string();
+    assert!(error.contains("removed"), "{error}");
+    for server in [a, b] {
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_to_join_can_be_stopped_and_started_again() {
+    let folder = TempDir::new().unwrap();
+    let nobody = Config { join: Some("127.0.0.1:1".into()), ..config(folder.path(), "b") };
+    let waiting = Server::start(nobody).await.unwrap();
+    assert_eq!(waiting.handle().phase(), Phase::Joining);
+    assert!(matches!(put(&waiting.handle(), "k", "v").await, Outcome::Failed(Failure::Unavailable(_))));
+    assert_eq!(waiting.handle().view().map(|view| view.len()), None);
+    let incarnation = waiting.handle().identity().incarnation;
+    let stored = folder.path().join("b").join("identity");
+    until("its identity is stored", || stored.exists()).await;
+    waiting.stop().await;
+
+    let error = Server::start(config(folder.path(), "b")).await.err().unwrap().to_string();
+    assert!(error.contains("has not joined its cluster yet"), "{error}");
+    let a = start(config(folder.path(), "a")).await;
+    let b = start(joining(folder.path(), "b", &a)).await;
+    assert_eq!(b.handle().identity().incarnation, incarnation);
+    for server in [b, a] {
+        server.stop().await;
+    }
+}
+
+/// 1,000 byte strings of all kinds, from pure noise to noise behind a right preface, change neither term nor log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn noise_at_the_peer_port_changes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let server = start(config(folder.path(), "a")).await;
+    let handle = server.handle();
+    assert_written(put(&handle, "k", "v").await);
+    let before = handle.status();
+    let mut rng = base::rng::Rng::new(7);
+    for round in 0..1000 {
+        let mut noise: Vec<u8> = match round % 4 {
+            0 => Vec::new(),
+            1 => b"\0quorate\x01".to_vec(),
+            2 => b"\0quorate".to_vec(),
+            _ => b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        };
+        noise.extend((0..rng.below(200)).map(|_| rng.next_u64() as u8));
+        let mut stream = TcpStream::connect(server.raft_address()).await.unwrap();
+        // The node may close before it has read everything.
+        let _ = stream.write_all(&noise).await;
+        let _ = stream.shutdown().await;
+        let _ = timeout(LIMIT, stream.read_to_end(&mut Vec::new())).await.expect("it is closed");
+    }
+    let after = handle.status();
+    assert_eq!((before.term, before.commit, &before.configuration), (after.term, after.commit, &after.configuration));
+    assert_eq!(get(&handle, "k").await.as_deref(), Some("v"));
+    server.stop().await;
+}
