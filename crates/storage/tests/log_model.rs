@@ -1,7 +1,7 @@
 //! Random lives of a log on a disk that crashes, forgets and refuses, against a model that shares no code with it.
 //!
 //! After every crash the log must hold what was synced, then possibly a few whole batches that were not. To see one
-//! life again: `LOG_SEED=n cargo test -p storage --test log_model`.
+//! life again: `LOG_SEED=n cargo test -p storage --test log_model`; to see more of them, `LOG_LIVES=n`.
 
 mod log_support;
 
@@ -13,15 +13,15 @@ use std::collections::BTreeMap;
 use storage::files::MemFiles;
 use storage::log::{GroupWrite, HardState, Log, LogEntry, LogOptions, LogWrite, RecoveredGroup};
 
-const LIVES: u64 = 400;
-
 #[test]
 fn random_lives_lose_nothing_that_was_synced() {
-    if let Some(seed) = std::env::var("LOG_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        return drop(Life::new(seed).run());
+    let number = |name: &str| std::env::var(name).ok().and_then(|number| number.parse().ok());
+    if let Some(seed) = number("LOG_SEED") {
+        Life::new(seed).run();
+        return;
     }
     let mut totals = Totals::default();
-    for seed in 0..LIVES {
+    for seed in 0..number("LOG_LIVES").unwrap_or(400) {
         let life = std::panic::catch_unwind(|| Life::new(seed).run());
         let life = life.unwrap_or_else(|_| panic!("LOG_SEED={seed} cargo test -p storage --test log_model"));
         totals.add(&life);

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"QLog\0\r\n\x1a";
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 pub fn path(folder: &Path, sequence: u64) -> PathBuf {
     folder.join(format!("segment-{sequence:016x}"))

@@ -30,8 +30,8 @@ pub type Votes = BTreeMap<GroupId, (Term, NodeId)>;
 
 /// What was found at open.
 pub struct FoundSlots {
-    /// Which of the two was written last.
-    newest: usize,
+    /// Which of the two may be written to: the other is surely on the disk.
+    writable: usize,
     sequence: u64,
     pub votes: Votes,
 }
@@ -66,8 +66,11 @@ pub fn read(
         let what = format!("it holds sequences {high} and {low}, but the log knows of {synced_sequence}");
         return Err(StorageError::damaged(folder.join(NAMES[newest]).display().to_string(), 0, what));
     }
+    // A slot is written only while the other is on the disk. So beside a torn one, the other is. If both are whole, the
+    // newest may be in the page cache only, but then the other is on the disk; unless a record says that the newest is.
+    let writable = if high > synced_sequence && slots[1 - newest].is_ok() { newest } else { 1 - newest };
     let votes = std::mem::replace(&mut slots[newest], Err(String::new())).map_or_else(|_| Votes::new(), |s| s.votes);
-    Ok(FoundSlots { newest, sequence: high, votes })
+    Ok(FoundSlots { writable, sequence: high, votes })
 }
 
 /// The two slots of an open log.
@@ -82,8 +85,7 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Writes both anew, since what was read may never have reached the disk. The newest goes first: it alone may be
-    /// in the page cache only, the other was synced before the newest was begun. The caller syncs the folder.
+    /// Writes both anew, since what was read may never have reached the disk. The caller syncs the folder.
     pub fn open(
         files: &dyn Files,
         folder: &Path,
@@ -97,7 +99,7 @@ impl Slots {
             files: opened,
             paths,
             lengths: [0; 2],
-            newest: 1 - found.newest,
+            newest: 1 - found.writable,
             sequence: found.sequence,
             are_equal: false,
             buffer: Vec::new(),
