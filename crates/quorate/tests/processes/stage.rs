@@ -72,7 +72,7 @@ impl Stage {
         self.until("one of them leads", || nodes.iter().position(leads))
     }
 
-    /// Starts a node and waits until it serves.
+    /// Starts a node and waits until it votes and serves.
     pub fn run(&self, line: &str) -> Program {
         let mut program = self.start(line);
         self.until_it_serves(&mut program);
@@ -84,7 +84,8 @@ impl Stage {
             if let Some(status) = program.has_ended() {
                 panic!("the node at {} ended with {status}", program.http);
             }
-            (program.try_get("/key/anything").ok()?.status == 200).then_some(())
+            let status = program.try_status().ok()?;
+            (status.voters().contains(&status.me) && program.try_get("/key/anything").ok()?.status == 200).then_some(())
         });
     }
 
