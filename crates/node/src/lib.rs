@@ -31,7 +31,7 @@ use replica::Replica;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use storage::checkpoint::CheckpointInfo;
-use storage::log::{LogWrite, RecoveredGroup};
+use storage::log::{GroupWrite, LogWrite, RecoveredGroup};
 
 /// How many [`Event::Tick`]s the driver sends a second.
 pub const TICKS_PER_SECOND: u64 = 20;
@@ -204,7 +204,7 @@ impl Node {
             let id = self.next_write;
             self.next_write += 1;
             self.writing.push_back(Writing { id, since: self.now, numbers });
-            self.effects.push(Effect::WriteLog { id, write });
+            self.effects.push(Effect::WriteLog { id, write: one_for_each_group(write) });
         }
         if self.replicas.values().any(Replica::is_removed) {
             self.remove(
@@ -424,4 +424,32 @@ impl Node {
         }
         self.disk_is_slow = slow;
     }
+}
+
+/// A turn may write for a group several times; the log takes what comes of it.
+fn one_for_each_group(write: LogWrite) -> LogWrite {
+    let mut groups: Vec<GroupWrite> = Vec::with_capacity(write.groups.len());
+    for later in write.groups {
+        match groups.iter_mut().find(|earlier| earlier.group == later.group) {
+            Some(earlier) => follow(earlier, later),
+            None => groups.push(later),
+        }
+    }
+    LogWrite { groups }
+}
+
+/// Makes of two writes of a group one that leaves the same.
+fn follow(earlier: &mut GroupWrite, later: GroupWrite) {
+    if later.reset.is_some() {
+        (earlier.reset, earlier.purge_to) = (later.reset, None);
+        earlier.entries.clear();
+    }
+    if let Some(first) = later.entries.first() {
+        let kept = earlier.entries.iter().take_while(|entry| entry.position.index < first.position.index).count();
+        earlier.entries.truncate(kept);
+        earlier.entries.extend(later.entries);
+    }
+    earlier.hard_state = later.hard_state.or(earlier.hard_state);
+    earlier.purge_to = later.purge_to.max(earlier.purge_to);
+    earlier.configuration = later.configuration.or(earlier.configuration.take());
 }

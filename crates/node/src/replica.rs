@@ -53,7 +53,8 @@ impl Replica {
     ) -> Result<Replica, String> {
         let configuration = Configuration::decode(store.configuration().clone()).map_err(|e| e.to_string())?;
         let applied = store.applied();
-        let log = log.unwrap_or_else(|| RecoveredGroup { start: applied, ..RecoveredGroup::default() });
+        let is_new = log.is_none();
+        let log = log.unwrap_or_default();
         let last = log.entries.last().map_or(log.start, |entry| entry.position);
         if log.start.index > applied.index {
             return Err(format!(
@@ -67,11 +68,14 @@ impl Replica {
         let (before, entries) = if meets {
             (log.start, log.entries)
         } else {
-            // A checkpoint that was received, and then the process ended before the log was told.
-            notices.push(Notice::Trouble(format!(
-                "the checkpoint at entry {} is ahead of the log, which ends at {}: going on from the checkpoint",
-                applied.index, last.index
-            )));
+            // The first start after the cluster was founded; or a checkpoint was received, and then the process ended
+            // before the log was told.
+            if !is_new {
+                notices.push(Notice::Trouble(format!(
+                    "the checkpoint at entry {} is ahead of the log, which ends at {}: going on from the checkpoint",
+                    applied.index, last.index
+                )));
+            }
             first_write = Some(GroupWrite {
                 group: id,
                 hard_state: Some(log.hard_state),
@@ -220,11 +224,12 @@ impl Replica {
         self.group.report_unreachable(peer);
         self.snapshots.stop_sending(peer, &mut self.group);
         if self.group.leader() == Some(peer) && self.configuration.voters.voters.contains(&self.me) {
-            // Each follower in turn, so that they do not split the vote; the order changes with the term.
+            // Each follower in turn, so that they do not split the vote; the order changes with the term, and all
+            // agree on it.
             let others: Vec<NodeId> =
                 self.configuration.voters.voters.iter().copied().filter(|&id| id != peer).collect();
             let mine = others.iter().position(|&id| id == self.me).unwrap_or(0) as u64;
-            let rank = (mine + hash(&[self.settings.seed, self.group.term()])) % others.len().max(1) as u64;
+            let rank = (mine + hash(&[self.group.term()])) % others.len().max(1) as u64;
             self.group.expire_lease();
             self.campaign_at = Some(now + 1 + 2 * rank);
         }
