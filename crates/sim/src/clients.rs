@@ -1,0 +1,320 @@
+//! Clients that ask one thing after another, and remember what they were told.
+//!
+//! Every value is written once. Some writes carry an idempotency key and are tried again, on another host, as long as
+//! their outcome is unknown. Batches tie keys two and two, so that a history can be judged in time.
+
+use crate::check::Judgement;
+use crate::{Answer, HostNumber, Micros, SECOND, World, check};
+use base::rng::Rng;
+use bytes::Bytes;
+use kv::{IdempotencyKey, Operation, fingerprint};
+use lincheck::{History, OperationId};
+use node::{Failure, Outcome, Request, TICKS_PER_SECOND};
+use std::collections::BTreeMap;
+
+/// Alarms: from here on a client's number.
+pub const CLIENT: u64 = 1 << 32;
+/// … and from here on a question that a client waits for no longer.
+pub const GIVE_UP: u64 = 1 << 36;
+
+const MOST_ATTEMPTS: u64 = 4;
+
+pub struct Clients {
+    rng: Rng,
+    history: History,
+    clients: Vec<Option<Current>>,
+    /// Who waits for the answer to which question.
+    waiting: BTreeMap<u64, usize>,
+    keys: u64,
+    value_bytes: u64,
+    think: Micros,
+    next_value: u64,
+    begun: u64,
+    is_over: bool,
+}
+
+/// What a client is at.
+struct Current {
+    id: OperationId,
+    wants: Wants,
+    attempts: u64,
+    /// An attempt may have taken effect.
+    unsure: bool,
+}
+
+enum Wants {
+    Read(Bytes),
+    Write { operations: Vec<Operation>, idempotency: Option<IdempotencyKey> },
+}
+
+impl Clients {
+    pub fn new(mut rng: Rng, count: usize, mean_think: Micros) -> Clients {
+        Clients {
+            history: History::new(),
+            clients: (0..count).map(|_| None).collect(),
+            waiting: BTreeMap::new(),
+            keys: 2 * rng.between(1, 3),
+            value_bytes: *rng.pick(&[16, 16, 100, 400]),
+            think: mean_think,
+            next_value: 0,
+            begun: 0,
+            is_over: false,
+            rng,
+        }
+    }
+
+    pub fn begin(&mut self, world: &mut World) {
+        for client in 0..self.clients.len() {
+            self.think(world, client);
+        }
+    }
+
+    /// How many operations were begun.
+    pub fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// No new operations from now on.
+    pub fn end(&mut self) {
+        self.is_over = true;
+    }
+
+    pub fn are_done(&self) -> bool {
+        self.clients.iter().all(Option::is_none)
+    }
+
+    fn think(&mut self, world: &mut World, client: usize) {
+        world.alarm(self.rng.below(2 * self.think + 1), CLIENT + client as u64);
+    }
+
+    /// A client has thought enough.
+    pub fn wake(&mut self, world: &mut World, client: usize) {
+        if self.clients[client].is_some() {
+            return self.attempt(world, client);
+        }
+        if self.is_over {
+            return;
+        }
+        self.begun += 1;
+        world.totals.operations += 1;
+        match self.rng.below(100) {
+            0..=14 => {
+                self.read_locally(world);
+                return self.think(world, client);
+            }
+            15..=49 => {
+                let key = self.key();
+                let id = self.history.invoke(client as u64, lincheck::Operation::get(key.to_vec()), world.now());
+                self.clients[client] = Some(Current { id, wants: Wants::Read(key), attempts: 0, unsure: false });
+            }
+            _ => {
+                let operations = self.operations();
+                let idempotency = self.rng.chance(500).then(|| {
+                    let key = Bytes::from(format!("op-{}", self.begun));
+                    IdempotencyKey { fingerprint: fingerprint([key.as_ref()]), key }
+                });
+                let id = self.history.invoke(client as u64, for_history(&operations), world.now());
+                let wants = Wants::Write { operations, idempotency };
+                self.clients[client] = Some(Current { id, wants, attempts: 0, unsure: false });
+            }
+        }
+        self.attempt(world, client);
+    }
+
+    fn key(&mut self) -> Bytes {
+        Bytes::from(format!("k{}", self.rng.below(self.keys)))
+    }
+
+    fn value(&mut self) -> Bytes {
+        self.next_value += 1;
+        let length = self.value_bytes as usize;
+        Bytes::from(format!("v{}{:.<length$}", self.next_value, "", length = length))
+    }
+
+    fn operations(&mut self) -> Vec<Operation> {
+        let key = self.key();
+        match self.rng.below(100) {
+            0..=14 => vec![Operation::Delete { key }],
+            15..=29 => {
+                let first = self.rng.below(self.keys / 2) * 2;
+                let key = |n: u64| Bytes::from(format!("k{n}"));
+                let second = if self.rng.chance(300) {
+                    Operation::Delete { key: key(first + 1) }
+                } else {
+                    Operation::Put { key: key(first + 1), value: self.value() }
+                };
+                vec![Operation::Put { key: key(first), value: self.value() }, second]
+            }
+            _ => vec![Operation::Put { key, value: self.value() }],
+        }
+    }
+
+    fn read_locally(&mut self, world: &mut World) {
+        let (host, key) = (self.host(world), self.key());
+        let Some(view) = world.view(host).filter(|_| !world.is_paused(host)) else {
+            world.totals.operations_failed += 1;
+            return;
+        };
+        let (index, found) = (view.applied().index, view.get(&key).map(|found| found.value));
+        let expected = world.checks.model.at(&key, index).map(|version| version.value.clone());
+        if found != expected {
+            let what = format!("h{host} shows {key:?} = {found:?} at {index} instead of {expected:?}");
+            world.checks.must("a local read shows a state that was", Err(what));
+        }
+        world.totals.reads_local += 1;
+        world.totals.operations_ok += 1;
+    }
+
+    fn host(&mut self, world: &World) -> HostNumber {
+        let hosts = world.hosts();
+        let up: Vec<HostNumber> = hosts.iter().copied().filter(|&host| world.node(host).is_some()).collect();
+        if up.is_empty() || self.rng.chance(50) { *self.rng.pick(&hosts) } else { *self.rng.pick(&up) }
+    }
+
+    fn attempt(&mut self, world: &mut World, client: usize) {
+        let host = self.host(world);
+        let Some(current) = &mut self.clients[client] else { return };
+        current.attempts += 1;
+        let request = match &current.wants {
+            Wants::Read(_) => Request::Read,
+            Wants::Write { operations, idempotency } => {
+                Request::Write { operations: operations.clone(), idempotency: idempotency.clone() }
+            }
+        };
+        if world.trace.is_read() {
+            let what = match &current.wants {
+                Wants::Read(key) => format!("reads {}", text(key)),
+                Wants::Write { operations, .. } => format!("writes {}", describe(operations)),
+            };
+            world.trace.note(world.now(), Some(host), &[], || format!("is asked by client {client}: {what}"));
+        }
+        let limit_ticks = self.rng.between(TICKS_PER_SECOND / 2, 4 * TICKS_PER_SECOND);
+        let question = world.ask(host, limit_ticks, request);
+        self.waiting.insert(question, client);
+        // A client whose host is silent gives up a little later.
+        world.alarm((limit_ticks + 20) * SECOND / TICKS_PER_SECOND, GIVE_UP + question);
+    }
+
+    pub fn give_up(&mut self, world: &mut World, question: u64) {
+        self.answered(world, question, Answer::Lost);
+    }
+
+    pub fn answered(&mut self, world: &mut World, question: u64, answer: Answer) {
+        let Some(client) = self.waiting.remove(&question) else { return };
+        let Some(mut current) = self.clients[client].take() else { return };
+        let now = world.now();
+        if world.trace.is_read() {
+            let line = format!("client {client} hears: {}", told(&answer));
+            world.trace.note(now, None, &[], || line);
+        }
+        match (&current.wants, answer) {
+            (Wants::Read(key), Answer::Outcome(Outcome::Readable, Some(view))) => {
+                let value = view.get(key).map(|found| found.value.to_vec());
+                self.history.complete(current.id, lincheck::Outcome::Read(value), now);
+                world.totals.reads_linearizable += 1;
+                world.totals.operations_ok += 1;
+            }
+            (Wants::Read(_), Answer::Outcome(Outcome::Failed(_), _) | Answer::NobodyThere | Answer::Lost) => {
+                self.history.failed(current.id);
+                world.totals.operations_failed += 1;
+            }
+            (Wants::Write { operations, .. }, Answer::Outcome(Outcome::Written { revision, .. }, _)) => {
+                let values = values(operations);
+                let result = world.checks.acknowledged.written(&world.checks.model, &values, revision);
+                world.checks.must("an acknowledged write took effect", result);
+                self.history.complete(current.id, lincheck::Outcome::Done, now);
+                world.totals.operations_ok += 1;
+            }
+            (Wants::Write { operations, idempotency }, answer) => {
+                match answer {
+                    Answer::Lost | Answer::Outcome(Outcome::Failed(Failure::Unknown(_)), _) => current.unsure = true,
+                    Answer::NobodyThere => {}
+                    Answer::Outcome(
+                        Outcome::Failed(
+                            Failure::Unavailable(_)
+                            | Failure::Overloaded(_)
+                            | Failure::Removed(_)
+                            | Failure::Invalid(_),
+                        ),
+                        _,
+                    ) => {}
+                    Answer::Outcome(outcome, _) => {
+                        world.checks.must("a write is answered as one", Err(format!("{outcome:?}")));
+                    }
+                }
+                if current.unsure && idempotency.is_some() && current.attempts < MOST_ATTEMPTS {
+                    world.totals.retries += 1;
+                    self.clients[client] = Some(current);
+                    return self.think(world, client);
+                }
+                if current.unsure {
+                    self.history.unknown(current.id);
+                    world.totals.operations_unknown += 1;
+                } else {
+                    world.checks.acknowledged.refused(values(operations));
+                    self.history.failed(current.id);
+                    world.totals.operations_failed += 1;
+                }
+            }
+            (Wants::Read(_), Answer::Outcome(outcome, _)) => {
+                world.checks.must("a read is answered as one", Err(format!("{outcome:?}")));
+            }
+        }
+        self.think(world, client);
+    }
+
+    /// At the end of a life.
+    pub fn judge(&self, world: &mut World) {
+        match check::judge(&self.history) {
+            Judgement::Linearizable => {}
+            Judgement::Undecided => world.totals.undecided += 1,
+            Judgement::Violation(what) => {
+                world.checks.must("linearizability (Herlihy and Wing, 1990)", Err(what));
+            }
+        }
+    }
+}
+
+fn values(operations: &[Operation]) -> Vec<Bytes> {
+    let value = |operation: &Operation| match operation {
+        Operation::Put { value, .. } => Some(value.clone()),
+        Operation::Delete { .. } => None,
+    };
+    operations.iter().filter_map(value).collect()
+}
+
+fn for_history(operations: &[Operation]) -> lincheck::Operation {
+    match operations {
+        [Operation::Put { key, value }] => lincheck::Operation::put(key.to_vec(), value.to_vec()),
+        [Operation::Delete { key }] => lincheck::Operation::delete(key.to_vec()),
+        batch => {
+            let write = |operation: &Operation| match operation {
+                Operation::Put { key, value } => (key.to_vec(), Some(value.to_vec())),
+                Operation::Delete { key } => (key.to_vec(), None),
+            };
+            lincheck::Operation::Batch(batch.iter().map(write).collect())
+        }
+    }
+}
+
+fn describe(operations: &[Operation]) -> String {
+    let one = |operation: &Operation| match operation {
+        Operation::Put { key, value } => format!("{}={}", text(key), text(value)),
+        Operation::Delete { key } => format!("{} gone", text(key)),
+    };
+    operations.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn told(answer: &Answer) -> String {
+    match answer {
+        Answer::Outcome(Outcome::Readable, Some(view)) => format!("readable at {}", view.applied().index),
+        Answer::Outcome(outcome, _) => format!("{outcome:?}"),
+        Answer::NobodyThere => "nobody listens".into(),
+        Answer::Lost => "nothing any more".into(),
+    }
+}
+
+/// Values are padded with dots.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim_end_matches('.').to_owned()
+}

@@ -1,0 +1,284 @@
+//! One life of a cluster: it forms, everything goes wrong, everything heals, and it must go on and agree.
+
+use crate::clients::{CLIENT, Clients, GIVE_UP};
+use crate::troubles::Troubles;
+use crate::world::{self, DISK_ALARM};
+use crate::{Answer, HostNumber, Micros, Notable, SECOND, Sabotage, Totals, Weather, World};
+use base::rng::{Rng, hash};
+use bytes::Bytes;
+use kv::Operation;
+use node::{Outcome, Request, TICKS_PER_SECOND};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// At the least.
+const TROUBLED: Micros = 60 * SECOND;
+const OPERATIONS: u64 = 500;
+/// For a cluster without trouble to form, and for one that healed to be whole again.
+const FORMING_LIMIT: Micros = 120 * SECOND;
+const HEALING_LIMIT: Micros = 120 * SECOND;
+/// Once all is well, on every member.
+const WRITE_LIMIT: Micros = 30 * SECOND;
+
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    pub seed: u64,
+    pub with_lines: bool,
+    pub sabotage: Option<Sabotage>,
+}
+
+/// What came of a life.
+#[derive(Clone, Debug)]
+pub struct Life {
+    pub seed: u64,
+    /// Equal for equal lives only.
+    pub digest: u64,
+    pub totals: Totals,
+    /// What should not have happened; a life ends with the first.
+    pub violations: Vec<String>,
+    pub lines: Vec<String>,
+}
+
+/// Lives it.
+pub fn live(plan: &Plan) -> Life {
+    let mut living = Living::new(plan);
+    let ended = catch_unwind(AssertUnwindSafe(|| living.live()));
+    let mut violations = living.world.checks.violations().to_vec();
+    if let Err(panic) = ended {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        violations.push(format!("nothing panics: {}", text.unwrap_or_default()));
+    }
+    let mut totals = living.world.totals.clone();
+    totals.lives = 1;
+    totals.simulated_seconds = living.world.now() / SECOND;
+    totals.elections = living.world.checks.elections();
+    totals.members_changed = living.world.checks.model.members_changed;
+    totals.entries_applied = living.world.checks.committed_to();
+    let (digest, lines) = (living.world.trace.digest(), living.world.trace.take_lines());
+    Life { seed: plan.seed, digest, totals, violations, lines }
+}
+
+struct Living {
+    world: World,
+    clients: Clients,
+    troubles: Troubles,
+    size: usize,
+}
+
+impl Living {
+    fn new(plan: &Plan) -> Living {
+        let mut rng = Rng::new(hash(&[plan.seed, 0x006c_6966_65]));
+        let size = *rng.pick(&[3, 3, 5]);
+        let small = rng.chance(600);
+        let settings = world::Settings {
+            seed: rng.next_u64(),
+            with_lines: plan.with_lines,
+            weather: Weather::draw(&mut rng),
+            sync_micros: *rng.pick(&[(100, 1_000), (500, 5_000), (5_000, 30_000)]),
+            hints: *rng.pick(&[0, 500, 1_000]),
+            checkpoint_after_bytes: if small { rng.between(1_000, 20_000) } else { 1 << 20 },
+            log_cache_bytes: if small { rng.between(1_000, 20_000) as usize } else { 1 << 20 },
+            segment_size_bytes: *rng.pick(&[8 << 10, 32 << 10, 128 << 10]),
+            sabotage: plan.sabotage,
+        };
+        let count = rng.between(3, 10);
+        let think = TROUBLED * count / (OPERATIONS * 3 / 2);
+        Living {
+            world: World::new(settings),
+            clients: Clients::new(rng.fork(), count as usize, think),
+            troubles: Troubles::new(rng.fork(), size + 2),
+            size,
+        }
+    }
+
+    fn live(&mut self) {
+        self.form();
+        self.clients.begin(&mut self.world);
+        self.troubles.begin(&mut self.world);
+        let end = self.world.now() + TROUBLED;
+        let very_end = self.world.now() + 5 * TROUBLED;
+        while self.world.now() < end || (self.clients.begun() < OPERATIONS && self.world.now() < very_end) {
+            let until = self.world.now() + SECOND;
+            self.run_until(until);
+            if self.failed() {
+                return;
+            }
+        }
+        self.heal();
+        if self.failed() {
+            return;
+        }
+        let refused = self.world.checks.acknowledged.none_of_the_refused(&self.world.checks.model);
+        self.world.checks.must("what was said to have changed nothing changed nothing", refused);
+        self.clients.judge(&mut self.world);
+    }
+
+    fn failed(&self) -> bool {
+        !self.world.checks.violations().is_empty()
+    }
+
+    /// The first host founds the cluster, the others join.
+    fn form(&mut self) {
+        let first = self.world.add_host();
+        self.world.start(first, true);
+        for _ in 1..self.size {
+            self.troubles.add(&mut self.world);
+        }
+        let formed = self.wait_for(FORMING_LIMIT, |living| {
+            living.world.checks.model.voters().len() == living.size && !living.troubles.is_joining()
+        });
+        if !formed {
+            self.world.checks.must("a cluster forms", Err(format!("not within {} s", FORMING_LIMIT / SECOND)));
+        }
+    }
+
+    /// Everything is mended, and then every member must serve and all must agree.
+    fn heal(&mut self) {
+        self.clients.end();
+        self.troubles.end(&mut self.world);
+        if self.troubles.quorum_is_gone(&self.world) {
+            self.world.totals.stuck += 1;
+            let until = self.world.now() + 10 * SECOND;
+            return self.run_until(until);
+        }
+        let whole = self.wait_for(HEALING_LIMIT, |living| {
+            living.clients.are_done() && !living.troubles.is_joining() && living.members().is_some()
+        });
+        if self.failed() {
+            return;
+        }
+        if !whole {
+            let what = format!("not whole {} s after everything healed: {}", HEALING_LIMIT / SECOND, self.describe());
+            return self.world.checks.must("what healed goes on", Err(what));
+        }
+        self.write_everywhere();
+        let agreed = self.wait_for(WRITE_LIMIT, Living::all_agree);
+        if !agreed && !self.failed() {
+            let what = format!("no agreement {} s after the last write: {}", WRITE_LIMIT / SECOND, self.describe());
+            self.world.checks.must("all members come to the same state", Err(what));
+        }
+    }
+
+    fn write_everywhere(&mut self) {
+        let until = self.world.now() + WRITE_LIMIT;
+        let mut missing: BTreeMap<HostNumber, Option<u64>> =
+            self.members().unwrap_or_default().into_iter().map(|host| (host, None)).collect();
+        while !missing.is_empty() && !self.failed() {
+            for (host, asked) in missing.iter_mut().filter(|(_, asked)| asked.is_none()) {
+                let value = Bytes::from(format!("last-{host}-{}", self.world.now()));
+                let operations = vec![Operation::Put { key: Bytes::from_static(b"last"), value }];
+                let request = Request::Write { operations, idempotency: None };
+                *asked = Some(self.world.ask(*host, 10 * TICKS_PER_SECOND, request));
+            }
+            match self.world.step(until) {
+                Some(Notable::Answered { question, answer }) => {
+                    let asked = missing.iter().find(|(_, asked)| **asked == Some(question)).map(|(host, _)| *host);
+                    match (asked, answer) {
+                        (Some(host), Answer::Outcome(Outcome::Written { .. }, _)) => {
+                            missing.remove(&host);
+                        }
+                        (Some(host), _) => {
+                            missing.insert(host, None);
+                        }
+                        (None, answer) => self.answered(question, answer),
+                    }
+                }
+                Some(Notable::Alarm(alarm)) => self.alarm(alarm),
+                Some(Notable::Nothing) => {}
+                None => {
+                    let what = format!("no write on {:?}: {}", missing.keys(), self.describe());
+                    self.world.checks.must("every member writes again", Err(what));
+                }
+            }
+        }
+    }
+
+    /// The hosts of all members, if every one of them is up, knows its leader and is a voter.
+    fn members(&self) -> Option<Vec<HostNumber>> {
+        let leader = self.world.leader()?;
+        let configuration = &self.world.node(leader)?.status().configuration;
+        if !configuration.voters.learners.is_empty() || configuration.voters.is_joint() {
+            return None;
+        }
+        let ids = configuration.members.keys();
+        ids.map(|&id| {
+            self.world.host_of(id).filter(|&host| self.world.status(host).is_some_and(|s| s.leader.is_some()))
+        })
+        .collect()
+    }
+
+    fn all_agree(&self) -> bool {
+        let Some(members) = self.members() else { return false };
+        let mut states = members.iter().map(|&host| {
+            let store = self.world.node(host)?.store(base::FIRST_GROUP)?;
+            Some((store.applied(), store.state_hash(), store.content_hash()))
+        });
+        let Some(Some(first)) = states.next() else { return false };
+        first.0.index == self.world.checks.committed_to() && states.all(|state| state == Some(first))
+    }
+
+    fn describe(&self) -> String {
+        let one = |host| match (self.world.node(host), self.world.is_up(host)) {
+            (Some(node), _) => {
+                let status = node.status();
+                let applied = node.store(base::FIRST_GROUP).map_or(0, |store| store.applied().index);
+                format!(
+                    "h{host} is node {}, {:?} in term {} of leader {:?}, applied {applied}, {:?}{}",
+                    status.node,
+                    status.role,
+                    status.term,
+                    status.leader,
+                    status.configuration.voters,
+                    if status.removed.is_some() { ", removed" } else { "" }
+                )
+            }
+            (None, true) => format!("h{host} waits"),
+            (None, false) => format!("h{host} is down"),
+        };
+        self.world.hosts().into_iter().map(one).collect::<Vec<_>>().join("; ")
+    }
+
+    fn wait_for(&mut self, limit: Micros, is_so: impl Fn(&Living) -> bool) -> bool {
+        let end = self.world.now() + limit;
+        while !self.failed() {
+            if is_so(self) {
+                return true;
+            }
+            if self.world.now() >= end {
+                return false;
+            }
+            let until = self.world.now() + SECOND / 5;
+            self.run_until(until);
+        }
+        false
+    }
+
+    fn run_until(&mut self, until: Micros) {
+        while let Some(notable) = self.world.step(until) {
+            match notable {
+                Notable::Nothing => {}
+                Notable::Alarm(alarm) => self.alarm(alarm),
+                Notable::Answered { question, answer } => self.answered(question, answer),
+            }
+            if self.failed() {
+                return;
+            }
+        }
+    }
+
+    fn alarm(&mut self, alarm: u64) {
+        match alarm {
+            DISK_ALARM.. => self.troubles.alarm(&mut self.world, alarm),
+            GIVE_UP.. => self.clients.give_up(&mut self.world, alarm - GIVE_UP),
+            CLIENT.. => self.clients.wake(&mut self.world, (alarm - CLIENT) as usize),
+            _ => self.troubles.alarm(&mut self.world, alarm),
+        }
+    }
+
+    fn answered(&mut self, question: u64, answer: Answer) {
+        if !self.troubles.answered(&mut self.world, question, &answer) {
+            self.clients.answered(&mut self.world, question, answer);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! How much happened in a life, or in many.
+
+use std::fmt;
+
+macro_rules! totals {
+    ($($name:ident: $text:literal),* $(,)?) => {
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Totals {
+            $(pub $name: u64,)*
+        }
+
+        impl Totals {
+            pub fn add(&mut self, other: &Totals) {
+                $(self.$name += other.$name;)*
+            }
+        }
+
+        impl fmt::Display for Totals {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                $(writeln!(f, "{:>12}  {}", self.$name, $text)?;)*
+                Ok(())
+            }
+        }
+    };
+}
+
+totals! {
+    lives: "lives",
+    simulated_seconds: "simulated seconds",
+    crashes: "crashes of a process",
+    power_cuts: "power cuts of the whole cluster",
+    failed_syncs: "failed syncs",
+    pauses: "pauses",
+    slow_disks: "disks that slowed down or hung",
+    partitions: "partitions",
+    elections: "elections won",
+    transfers: "transfers of leadership asked for",
+    snapshots_sent: "snapshots offered",
+    snapshots_installed: "snapshots installed",
+    checkpoints: "checkpoints written",
+    members_changed: "changes of the members applied",
+    joins: "nodes that joined",
+    removals: "nodes that were removed",
+    wipes: "folders wiped",
+    messages: "messages delivered",
+    messages_lost: "messages lost",
+    log_writes: "writes of the log",
+    log_syncs: "syncs of the log",
+    operations: "client operations",
+    operations_ok: "… that succeeded",
+    operations_failed: "… that failed, without an effect",
+    operations_unknown: "… of unknown outcome",
+    retries: "… tried again under the same idempotency key",
+    reads_linearizable: "linearizable reads answered",
+    reads_local: "local reads answered",
+    entries_applied: "entries committed",
+    stuck: "lives whose quorum was wiped for good",
+    undecided: "histories too hard to judge within the budget",
+}

@@ -1,0 +1,934 @@
+//! Hosts, network and time.
+//!
+//! What happens is a queue of happenings, ordered by time and then by the order in which they were put there. Each host
+//! carries out its node's effects as the server does: the log's writes queue up at the disk and share syncs; checkpoints
+//! are a background matter; messages are encoded, travel, and are decoded.
+//!
+//! A connection is imitated by what it tells the node: a peer that is heard of first is up; that it is down is told at
+//! crashes and cuts, sometimes, and late.
+
+use crate::check::Checks;
+use crate::disk::Disk;
+use crate::host::{Host, Job, Letter, Process, Running};
+use crate::network::{Network, Weather};
+use crate::totals::Totals;
+use crate::trace::Trace;
+use crate::{HostNumber, Micros, SECOND};
+use base::codec::Writer;
+use base::rng::{Rng, hash};
+use base::{ClusterId, Incarnation, NodeId};
+use kv::{Command, RequestId, SessionId};
+use node::{Effect, Event, Greeting, Message, Node, Notice, Outcome, Request, Role, Status, TICKS_PER_SECOND, WriteId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub const TICK: Micros = SECOND / TICKS_PER_SECOND;
+const SEAL_AFTER: Micros = SECOND / 2;
+
+/// The world's constants.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub seed: u64,
+    /// Keep lines for people.
+    pub with_lines: bool,
+    pub weather: Weather,
+    /// How long a sync takes when the disk is well: from, to.
+    pub sync_micros: (Micros, Micros),
+    /// Crashes, cuts and returns are told to peers so often, out of a thousand.
+    pub hints: u64,
+    pub checkpoint_after_bytes: u64,
+    pub log_cache_bytes: usize,
+    pub segment_size_bytes: u64,
+    pub sabotage: Option<Sabotage>,
+}
+
+impl Settings {
+    /// A deterministic, quiet world, for scripts.
+    pub fn quiet() -> Settings {
+        Settings {
+            seed: 1,
+            with_lines: false,
+            weather: Weather::quiet(),
+            sync_micros: (1_000, 1_000),
+            hints: 0,
+            checkpoint_after_bytes: 1 << 20,
+            log_cache_bytes: 1 << 20,
+            segment_size_bytes: 64 << 10,
+            sabotage: None,
+        }
+    }
+}
+
+/// A bug put in on purpose, to see that the checks find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// The log says "written" without a sync.
+    AcknowledgeWithoutSync,
+    /// Reads are served from the published view, with no question to a quorum.
+    ReadWithoutRound,
+    /// A forwarded write is proposed twice, as if it were two requests.
+    ApplyTwice,
+    /// A restart forgets term and vote.
+    ForgetVote,
+    /// A follower's acknowledgements leave before its disk has what they speak of.
+    AcknowledgeBeforeDisk,
+}
+
+/// What came of a step that the caller may want to know.
+pub enum Notable {
+    Nothing,
+    /// [`World::alarm`] went off.
+    Alarm(u64),
+    /// The answer to the question of that number.
+    Answered {
+        question: u64,
+        answer: Answer,
+    },
+}
+
+/// What a client hears.
+#[derive(Clone)]
+pub enum Answer {
+    /// With the view that the host published, at that moment.
+    Outcome(Outcome, Option<kv::View>),
+    /// Nobody listens there: nothing was sent.
+    NobodyThere,
+    /// The connection broke before an answer came.
+    Lost,
+}
+
+enum Happening {
+    Tick { host: HostNumber, life: u64 },
+    Turn { host: HostNumber, life: u64 },
+    Letter { to: HostNumber, letter: Letter },
+    Post { host: HostNumber, life: u64, event: Event },
+    Synced { host: HostNumber, life: u64, id: WriteId },
+    Seal { host: HostNumber, life: u64, after: WriteId },
+    Job { host: HostNumber, life: u64 },
+    Question { host: HostNumber, question: u64, limit_ticks: u64, request: Request },
+    Answer { question: u64, answer: Answer },
+    Alarm(u64),
+}
+
+pub struct World {
+    pub settings: Settings,
+    pub network: Network,
+    pub checks: Checks,
+    pub totals: Totals,
+    pub trace: Trace,
+    cluster: ClusterId,
+    now: Micros,
+    sequence: u64,
+    queue: BTreeMap<(Micros, u64), Happening>,
+    hosts: BTreeMap<HostNumber, Host>,
+    rng: Rng,
+    questions: u64,
+}
+
+impl World {
+    pub fn new(settings: Settings) -> World {
+        let mut rng = Rng::new(hash(&[settings.seed, 0x0077_6f72_6c64]));
+        World {
+            network: Network::new(settings.weather.clone(), rng.fork()),
+            checks: Checks::default(),
+            totals: Totals::default(),
+            trace: Trace::new(settings.with_lines),
+            cluster: ClusterId(u128::from(rng.next_u64())),
+            now: 0,
+            sequence: 0,
+            queue: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            rng,
+            questions: 0,
+            settings,
+        }
+    }
+
+    pub fn now(&self) -> Micros {
+        self.now
+    }
+
+    pub fn hosts(&self) -> Vec<HostNumber> {
+        self.hosts.keys().copied().collect()
+    }
+
+    pub fn name(&self, host: HostNumber) -> String {
+        format!("n{host}")
+    }
+
+    pub fn address(&self, host: HostNumber) -> String {
+        format!("h{host}:7000")
+    }
+
+    /// A new machine with an empty disk, switched off.
+    pub fn add_host(&mut self) -> HostNumber {
+        let number = self.hosts.keys().last().map_or(1, |last| last + 1);
+        let host = Host {
+            number,
+            name: self.name(number),
+            address: self.address(number),
+            disk: Disk::new(self.settings.segment_size_bytes),
+            process: None,
+            life: 0,
+            paused_until: 0,
+            tick_micros: TICK,
+            disk_slow_until: 0,
+        };
+        self.hosts.insert(number, host);
+        number
+    }
+
+    // Processes.
+
+    /// Starts a process on the host's folder. `founds`: if the folder belongs to no cluster, it founds one.
+    pub fn start(&mut self, host: HostNumber, founds: bool) {
+        if self.hosts[&host].process.is_some() {
+            return;
+        }
+        let incarnation = Incarnation(self.rng.next_u64());
+        let cluster = self.cluster;
+        let h = self.hosts.get_mut(&host).expect("a host keeps its number");
+        h.life += 1;
+        let life = h.life;
+        let taken = h.disk.take(&h.name, &h.address, || incarnation).and_then(|mut folder| {
+            if founds && folder.identity.cluster.is_none() {
+                folder.found(cluster)?;
+            }
+            Ok(folder)
+        });
+        let folder = match taken {
+            Ok(folder) => folder,
+            Err(error) => return self.failed_to_start(host, &error.to_string()),
+        };
+        let what = match (&folder.identity.removed, folder.identity.cluster) {
+            (Some(_), _) => "starts, and says that it was removed".to_owned(),
+            (None, None) => format!("starts on an empty folder {}", folder.identity.incarnation),
+            (None, Some((_, id))) => format!("starts as node {id}"),
+        };
+        let is_member = folder.identity.removed.is_none() && folder.identity.cluster.is_some();
+        h.process = Some(Process::new(folder));
+        self.trace.note(self.now, Some(host), &[1, life], || what);
+        if is_member {
+            self.start_node(host);
+        }
+    }
+
+    fn start_node(&mut self, host: HostNumber) {
+        let seed = self.rng.next_u64();
+        let tick_in = self.rng.below(TICK);
+        let h = self.hosts.get_mut(&host).expect("a host keeps its number");
+        let Some(process) = &mut h.process else { return };
+        let Some((cluster, id)) = process.folder.identity.cluster else { return };
+        let opened = process.folder.next_boot().and_then(|boot| Ok((boot, process.folder.open_state()?)));
+        let (boot, mut opened) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return self.failed_to_start(host, &error.to_string()),
+        };
+        if self.settings.sabotage == Some(Sabotage::ForgetVote)
+            && let Some(group) = &mut opened.group
+        {
+            group.hard_state.vote = 0;
+            group.hard_state.term = group.entries.last().map_or(0, |last| last.position.term);
+        }
+        let settings = node::Settings {
+            cluster,
+            node: id,
+            name: h.name.clone(),
+            boot,
+            seed,
+            checkpoint_after_bytes: self.settings.checkpoint_after_bytes,
+            log_cache_bytes: self.settings.log_cache_bytes,
+            ..node::Settings::default()
+        };
+        self.checks.recovered(host, opened.store.applied(), opened.group.as_ref());
+        match Node::new(settings, opened.store, opened.checkpoints, opened.group) {
+            Ok(node) => {
+                process.node = Some(Running {
+                    node,
+                    cluster,
+                    id,
+                    log: opened.log,
+                    unwritten: Default::default(),
+                    syncing: None,
+                    last_synced: 0,
+                    view: None,
+                    status: Arc::new(Status::default()),
+                });
+                let life = h.life;
+                self.at(tick_in, Happening::Tick { host, life });
+                self.wants_turn(host);
+            }
+            Err(error) => self.failed_to_start(host, &error),
+        }
+    }
+
+    fn failed_to_start(&mut self, host: HostNumber, error: &str) {
+        if error.contains("the disk was told to fail") {
+            return self.died_of_its_disk(host, error);
+        }
+        self.checks.must("a node starts from what its disk kept", Err(format!("h{host}: {error}")));
+        self.trace.note(self.now, Some(host), &[2], || format!("can't start: {error}"));
+    }
+
+    /// The process dies. Unsynced data is lost or not, as for a power cut: a page cache may show bytes for a while that
+    /// the disk never gets.
+    pub fn crash(&mut self, host: HostNumber) {
+        let Some(h) = self.hosts.get_mut(&host) else { return };
+        let Some(mut process) = h.process.take() else { return };
+        self.totals.crashes += 1;
+        // What the background thread was in the middle of is half done.
+        if let Some(job) = process.jobs.pop_front()
+            && self.rng.chance(500)
+        {
+            match self.rng.below(2) {
+                0 => h.disk.memory.fail_write_after(self.rng.between(1, 4)),
+                _ => h.disk.memory.fail_sync_after(self.rng.between(1, 3)),
+            }
+            process.perform(job);
+            h.disk.memory.fail_write_after(u64::MAX);
+            h.disk.memory.fail_sync_after(u64::MAX);
+        }
+        let asked: Vec<u64> = process.asked.values().copied().collect();
+        let id = process.node.as_ref().map(|running| running.id);
+        drop(process);
+        h.disk.memory.crash(&mut self.rng);
+        h.paused_until = 0;
+        self.trace.note(self.now, Some(host), &[3], || "crashes".into());
+        for question in asked {
+            let delay = self.network.delay();
+            self.at(delay, Happening::Answer { question, answer: Answer::Lost });
+        }
+        if let Some(id) = id {
+            self.hint_down(id, host);
+        }
+    }
+
+    /// Peers of that node may notice that a connection broke.
+    fn hint_down(&mut self, id: NodeId, host: HostNumber) {
+        for other in self.hosts() {
+            if other != host && self.rng.chance(self.settings.hints) {
+                let delay = self.rng.between(100, SECOND / 10);
+                self.post(other, delay, Event::PeerDown { node: id });
+            }
+        }
+    }
+
+    /// The machine of that host is replaced by one with an empty disk, switched off.
+    pub fn wipe(&mut self, host: HostNumber) {
+        self.crash(host);
+        self.totals.wipes += 1;
+        if let Some(h) = self.hosts.get_mut(&host) {
+            h.disk = Disk::new(self.settings.segment_size_bytes);
+        }
+        self.checks.wiped(host);
+        self.trace.note(self.now, Some(host), &[4], || "its folder is wiped".into());
+    }
+
+    pub fn pause(&mut self, host: HostNumber, micros: Micros) {
+        self.totals.pauses += 1;
+        let until = self.now + micros;
+        if let Some(h) = self.hosts.get_mut(&host) {
+            h.paused_until = until;
+        }
+        self.trace.note(self.now, Some(host), &[5, micros], || {
+            format!("is paused for {}.{:01} s", micros / SECOND, micros % SECOND / (SECOND / 10))
+        });
+    }
+
+    /// Syncs that begin before that time has passed take until then, or most of it.
+    pub fn slow_disk(&mut self, host: HostNumber, micros: Micros) {
+        self.totals.slow_disks += 1;
+        let until = self.now + micros;
+        if let Some(h) = self.hosts.get_mut(&host) {
+            h.disk_slow_until = until;
+        }
+        self.trace.note(self.now, Some(host), &[6, micros], || {
+            format!("its disk hangs for {}.{:01} s", micros / SECOND, micros % SECOND / (SECOND / 10))
+        });
+    }
+
+    /// The next sync or the one after fails, and the process ends of it.
+    pub fn fail_a_sync(&mut self, host: HostNumber) {
+        let n = self.rng.between(1, 3);
+        if let Some(h) = self.hosts.get(&host) {
+            h.disk.memory.fail_sync_after(n);
+        }
+    }
+
+    pub fn set_clock(&mut self, host: HostNumber, per_cent: u64) {
+        if let Some(h) = self.hosts.get_mut(&host) {
+            h.tick_micros = TICK * 100 / per_cent.max(1);
+        }
+        self.trace.note(self.now, Some(host), &[7, per_cent], || format!("its clock runs at {per_cent} %"));
+    }
+
+    // The network.
+
+    pub fn cut(&mut self, from: HostNumber, to: HostNumber) {
+        self.network.cut(from, to);
+        self.trace.note(self.now, None, &[8, from as u64, to as u64], || format!("cut: h{from} -> h{to}"));
+        if self.rng.chance(self.settings.hints) {
+            let delay = self.rng.between(100, 2 * SECOND);
+            self.broken_connection(from, to, delay);
+        }
+    }
+
+    /// Both ends notice that their connection broke.
+    pub fn broken_connection(&mut self, a: HostNumber, b: HostNumber, delay: Micros) {
+        for (here, there) in [(a, b), (b, a)] {
+            if let Some(id) = self.node_id(there) {
+                self.post(here, delay, Event::PeerDown { node: id });
+            }
+        }
+    }
+
+    /// No cuts, no pauses, disks and clocks as they should be.
+    pub fn heal(&mut self) {
+        self.network.heal();
+        self.network.weather = Weather { lost: 0, doubled: 0, late: 0, ..self.network.weather.clone() };
+        let now = self.now;
+        for host in self.hosts.values_mut() {
+            host.paused_until = host.paused_until.min(now);
+            host.disk_slow_until = host.disk_slow_until.min(now);
+            host.tick_micros = TICK;
+            host.disk.memory.fail_sync_after(u64::MAX);
+        }
+        self.trace.note(self.now, None, &[9], || "everything heals".into());
+    }
+
+    // Asking and looking.
+
+    /// Sends a request to a host. Its answer comes from [`World::step`].
+    pub fn ask(&mut self, host: HostNumber, limit_ticks: u64, request: Request) -> u64 {
+        self.questions += 1;
+        let question = self.questions;
+        let delay = self.network.delay();
+        self.at(delay, Happening::Question { host, question, limit_ticks, request });
+        question
+    }
+
+    /// Has [`World::step`] say so when that time has passed.
+    pub fn alarm(&mut self, delay: Micros, alarm: u64) {
+        self.at(delay, Happening::Alarm(alarm));
+    }
+
+    pub fn is_up(&self, host: HostNumber) -> bool {
+        self.hosts.get(&host).is_some_and(|host| host.process.is_some())
+    }
+
+    pub fn is_paused(&self, host: HostNumber) -> bool {
+        self.hosts.get(&host).is_some_and(|host| host.paused_until > self.now)
+    }
+
+    /// The node on that host; its published status and view are what a client of it sees.
+    pub fn node(&self, host: HostNumber) -> Option<&Node> {
+        Some(&self.hosts.get(&host)?.running()?.node)
+    }
+
+    pub fn node_id(&self, host: HostNumber) -> Option<NodeId> {
+        Some(self.hosts.get(&host)?.running()?.id)
+    }
+
+    pub fn status(&self, host: HostNumber) -> Option<&Arc<Status>> {
+        Some(&self.hosts.get(&host)?.running()?.status)
+    }
+
+    pub fn view(&self, host: HostNumber) -> Option<&kv::View> {
+        self.hosts.get(&host)?.running()?.view.as_ref()
+    }
+
+    /// The process waits to be let into a cluster.
+    pub fn waits_to_join(&self, host: HostNumber) -> bool {
+        let process = self.hosts.get(&host).and_then(|host| host.process.as_ref());
+        process.is_some_and(|process| process.node.is_none() && process.folder.identity.removed.is_none())
+    }
+
+    /// The host of the node that believes to lead in the highest term.
+    pub fn leader(&self) -> Option<HostNumber> {
+        let leaders = self.hosts.values().filter_map(|host| {
+            let status = host.running()?.node.status();
+            (status.role == Role::Leader).then_some((status.term, host.number))
+        });
+        leaders.max().map(|(_, host)| host)
+    }
+
+    pub fn host_of(&self, id: NodeId) -> Option<HostNumber> {
+        self.hosts.values().find(|host| host.running().is_some_and(|running| running.id == id)).map(|host| host.number)
+    }
+
+    // Time.
+
+    fn at(&mut self, delay: Micros, happening: Happening) {
+        self.sequence += 1;
+        self.queue.insert((self.now + delay, self.sequence), happening);
+    }
+
+    /// The next thing happens. `None`: nothing does before `until`.
+    pub fn step(&mut self, until: Micros) -> Option<Notable> {
+        let next = self.queue.first_entry()?;
+        if next.key().0 > until {
+            self.now = self.now.max(until);
+            return None;
+        }
+        let ((at, _), happening) = next.remove_entry();
+        self.now = at;
+        Some(self.happen(happening))
+    }
+
+    fn happen(&mut self, happening: Happening) -> Notable {
+        match happening {
+            Happening::Tick { host, life } => self.tick(host, life),
+            Happening::Turn { host, life } => self.turn(host, life),
+            Happening::Letter { to, letter } => self.arrive(to, letter),
+            Happening::Post { host, life, event } => {
+                if self.lives(host, life) {
+                    self.take_in(host, event);
+                }
+            }
+            Happening::Synced { host, life, id } => self.synced(host, life, id),
+            Happening::Seal { host, life, after } => self.seal(host, life, after),
+            Happening::Job { host, life } => self.job_ends(host, life),
+            Happening::Question { host, question, limit_ticks, request } => {
+                self.question(host, question, limit_ticks, request);
+            }
+            Happening::Answer { question, answer } => return Notable::Answered { question, answer },
+            Happening::Alarm(alarm) => return Notable::Alarm(alarm),
+        }
+        Notable::Nothing
+    }
+
+    fn lives(&self, host: HostNumber, life: u64) -> bool {
+        self.hosts.get(&host).is_some_and(|host| host.life == life && host.process.is_some())
+    }
+
+    /// If the host is paused: how long still.
+    fn pause_left(&self, host: HostNumber) -> Option<Micros> {
+        let until = self.hosts.get(&host)?.paused_until;
+        (until > self.now).then(|| until - self.now)
+    }
+
+    fn tick(&mut self, host: HostNumber, life: u64) {
+        if !self.lives(host, life) {
+            return;
+        }
+        let tick_micros = self.hosts[&host].tick_micros;
+        self.at(tick_micros, Happening::Tick { host, life });
+        let paused = self.pause_left(host).is_some();
+        let Some(process) = self.hosts.get_mut(&host).and_then(|h| h.process.as_mut()) else { return };
+        // A tick that the process was too late for is left out.
+        if !paused && !process.tick_is_due {
+            process.tick_is_due = true;
+            self.take_in(host, Event::Tick);
+        }
+    }
+
+    fn post(&mut self, host: HostNumber, delay: Micros, event: Event) {
+        let life = self.hosts.get(&host).map_or(0, |host| host.life);
+        self.at(delay, Happening::Post { host, life, event });
+    }
+
+    fn take_in(&mut self, host: HostNumber, event: Event) {
+        if let Some(process) = self.hosts.get_mut(&host).and_then(|h| h.process.as_mut()) {
+            if let Event::PeerDown { node } = event {
+                process.connected.remove(&node);
+            }
+            process.inbox.push(event);
+            self.wants_turn(host);
+        }
+    }
+
+    fn wants_turn(&mut self, host: HostNumber) {
+        let soon = self.rng.between(5, 100);
+        let Some(h) = self.hosts.get_mut(&host) else { return };
+        let life = h.life;
+        if let Some(process) = h.process.as_mut().filter(|process| !process.turn_is_due) {
+            process.turn_is_due = true;
+            self.at(soon, Happening::Turn { host, life });
+        }
+    }
+
+    // The node's turn.
+
+    fn turn(&mut self, host: HostNumber, life: u64) {
+        if !self.lives(host, life) {
+            return;
+        }
+        if let Some(left) = self.pause_left(host) {
+            return self.at(left, Happening::Turn { host, life });
+        }
+        let Some(process) = self.hosts.get_mut(&host).and_then(|h| h.process.as_mut()) else { return };
+        (process.turn_is_due, process.tick_is_due) = (false, false);
+        let events = std::mem::take(&mut process.inbox);
+        let Some(running) = &mut process.node else { return };
+        for event in events {
+            running.node.handle(event);
+        }
+        let effects = running.node.turn();
+        for effect in &effects {
+            if let Effect::WriteLog { id, write } = effect {
+                self.checks.asked_to_write(host, *id, write);
+            }
+        }
+        self.checks.turned(host, &running.node);
+        for effect in effects {
+            self.carry_out(host, effect);
+        }
+    }
+
+    fn carry_out(&mut self, host: HostNumber, effect: Effect) {
+        let now = self.now;
+        match effect {
+            Effect::Send { to, message } => self.send(host, to, message),
+            Effect::WriteLog { id, write } => {
+                self.totals.log_writes += 1;
+                if let Some(running) = self.hosts.get_mut(&host).and_then(Host::running_mut) {
+                    running.unwritten.push_back((id, write));
+                }
+                if self.settings.sabotage == Some(Sabotage::AcknowledgeBeforeDisk) {
+                    self.take_in(host, Event::LogWritten { id });
+                }
+                self.write_log(host);
+            }
+            Effect::Reply { ticket, outcome } => self.reply(host, ticket, outcome),
+            Effect::PublishView { view, .. } => {
+                self.checks.published(host, &view);
+                self.trace.note(now, Some(host), &[10, view.applied().index, view.state_hash()], || {
+                    format!("applied up to {} (revision {})", view.applied().index, view.revision())
+                });
+                if let Some(running) = self.hosts.get_mut(&host).and_then(Host::running_mut) {
+                    running.view = Some(view);
+                }
+            }
+            Effect::PublishStatus(status) => {
+                self.trace.note(now, Some(host), &[11, status.term, status.leader.unwrap_or(0)], || {
+                    let leader = status.leader.map_or("nobody".to_owned(), |id| format!("node {id}"));
+                    let v = &status.configuration.voters;
+                    let voters = format!("{:?} {:?} {:?}", v.voters, v.voters_outgoing, v.learners);
+                    format!("{:?} in term {}, led by {leader}; members {voters}", status.role, status.term)
+                });
+                if let Some(running) = self.hosts.get_mut(&host).and_then(Host::running_mut) {
+                    running.status = status;
+                }
+            }
+            Effect::Greet { id, address } => self.greet(host, id, &address),
+            Effect::WriteCheckpoint { group, position, frozen } => {
+                self.job(host, Job::WriteCheckpoint { group, position, frozen });
+            }
+            Effect::ReadChunk { to, info, offset, max_bytes } => {
+                self.job(host, Job::ReadChunk { to, info, offset, max_bytes });
+            }
+            Effect::BeginIncoming { from, info } => self.job(host, Job::BeginIncoming { from, info }),
+            Effect::StoreChunk { info, offset, bytes } => self.job(host, Job::StoreChunk { info, offset, bytes }),
+            Effect::FinishIncoming { info } => self.job(host, Job::FinishIncoming { info }),
+            Effect::Notice(notice) => {
+                if let Notice::SnapshotInstalled { .. } = notice {
+                    self.totals.snapshots_installed += 1;
+                }
+                self.trace.note(now, Some(host), &[12], || format!("says: {}", describe(&notice)));
+            }
+            Effect::Removed { reason } => {
+                self.totals.removals += 1;
+                self.trace.note(now, Some(host), &[13], || format!("ends: {reason}"));
+                self.job(host, Job::RememberRemoval(reason));
+            }
+            Effect::Drained => self.trace.note(now, Some(host), &[14], || "is drained".into()),
+        }
+    }
+
+    fn reply(&mut self, host: HostNumber, ticket: u64, outcome: Outcome) {
+        let Some(process) = self.hosts.get_mut(&host).and_then(|h| h.process.as_mut()) else { return };
+        let Some(question) = process.asked.remove(&ticket) else {
+            let what = format!("h{host} answered ticket {ticket}, which nobody waits for, with {outcome:?}");
+            return self.checks.must("every request is answered once", Err(what));
+        };
+        let view = process.node.as_ref().and_then(|running| running.view.clone());
+        let delay = self.network.delay();
+        self.at(delay, Happening::Answer { question, answer: Answer::Outcome(outcome, view) });
+    }
+
+    fn question(&mut self, host: HostNumber, question: u64, limit_ticks: u64, request: Request) {
+        let delay = self.network.delay();
+        let process = self.hosts.get_mut(&host).and_then(|h| h.process.as_mut());
+        let Some(process) = process.filter(|process| process.node.is_some()) else {
+            return self.at(delay, Happening::Answer { question, answer: Answer::NobodyThere });
+        };
+        if self.settings.sabotage == Some(Sabotage::ReadWithoutRound) && matches!(request, Request::Read) {
+            let view = process.node.as_ref().and_then(|running| running.view.clone());
+            let answer = Answer::Outcome(Outcome::Readable, view);
+            return self.at(delay, Happening::Answer { question, answer });
+        }
+        let ticket = process.next_ticket;
+        process.next_ticket += 1;
+        process.asked.insert(ticket, question);
+        self.take_in(host, Event::Request { ticket, limit_ticks, request });
+    }
+
+    // The disk.
+
+    /// Appends everything that waits, to be synced together.
+    fn write_log(&mut self, host: HostNumber) {
+        let Some(h) = self.hosts.get_mut(&host) else { return };
+        let (life, slow_until) = (h.life, h.disk_slow_until);
+        let Some(running) = h.running_mut().filter(|running| running.syncing.is_none()) else { return };
+        let mut failed = None;
+        while let Some((id, write)) = running.unwritten.pop_front() {
+            running.syncing = Some(id);
+            failed = failed.or(running.log.append(&write).err());
+        }
+        let Some(id) = running.syncing else { return };
+        if let Some(error) = failed {
+            return self.died_of_its_disk(host, &error.to_string());
+        }
+        let (from, to) = self.settings.sync_micros;
+        let hangs = slow_until.saturating_sub(self.now);
+        let delay = self.rng.between(from, to) + if hangs > 0 { self.rng.between(hangs / 8, hangs) } else { 0 };
+        self.at(delay, Happening::Synced { host, life, id });
+    }
+
+    fn synced(&mut self, host: HostNumber, life: u64, id: WriteId) {
+        if !self.lives(host, life) {
+            return;
+        }
+        if let Some(left) = self.pause_left(host) {
+            return self.at(left, Happening::Synced { host, life, id });
+        }
+        let skip = self.settings.sabotage == Some(Sabotage::AcknowledgeWithoutSync);
+        let Some(running) = self.hosts.get_mut(&host).and_then(Host::running_mut) else { return };
+        if !skip && let Err(error) = running.log.sync() {
+            return self.died_of_its_disk(host, &error.to_string());
+        }
+        self.totals.log_syncs += 1;
+        (running.syncing, running.last_synced) = (None, id);
+        let spare = running.log.spare_job();
+        self.checks.synced(host, id);
+        self.trace.note(self.now, Some(host), &[15, id], || String::new());
+        if self.settings.sabotage != Some(Sabotage::AcknowledgeBeforeDisk) {
+            self.take_in(host, Event::LogWritten { id });
+        }
+        if let Some(job) = spare {
+            self.job(host, Job::PrepareSpare(job));
+        }
+        self.write_log(host);
+        self.at(SEAL_AFTER, Happening::Seal { host, life, after: id });
+    }
+
+    /// The log fell idle.
+    fn seal(&mut self, host: HostNumber, life: u64, after: WriteId) {
+        if !self.lives(host, life) || self.pause_left(host).is_some() {
+            return;
+        }
+        let Some(running) = self.hosts.get_mut(&host).and_then(Host::running_mut) else { return };
+        if running.syncing.is_none()
+            && running.last_synced == after
+            && let Err(error) = running.log.seal()
+        {
+            self.died_of_its_disk(host, &error.to_string());
+        }
+    }
+
+    /// A failed write or sync of the log ends the process.
+    fn died_of_its_disk(&mut self, host: HostNumber, error: &str) {
+        self.totals.failed_syncs += 1;
+        self.trace.note(self.now, Some(host), &[16], || format!("its disk refused: {error}"));
+        self.crash(host);
+        if let Some(h) = self.hosts.get(&host) {
+            h.disk.memory.fail_sync_after(u64::MAX);
+            h.disk.memory.crash(&mut self.rng);
+        }
+        // Somebody has to start it again.
+        self.at(0, Happening::Alarm(DISK_ALARM + host as u64));
+    }
+
+    fn job(&mut self, host: HostNumber, job: Job) {
+        let Some(process) = self.hosts.get_mut(&host).and_then(|h| h.process.as_mut()) else { return };
+        process.jobs.push_back(job);
+        if process.jobs.len() == 1 {
+            self.begin_job(host);
+        }
+    }
+
+    fn begin_job(&mut self, host: HostNumber) {
+        let Some(h) = self.hosts.get(&host) else { return };
+        let (life, hangs) = (h.life, h.disk_slow_until.saturating_sub(self.now));
+        let (from, to) = self.settings.sync_micros;
+        let delay = self.rng.between(from, 10 * to) + if hangs > 0 { self.rng.below(hangs) } else { 0 };
+        self.at(delay, Happening::Job { host, life });
+    }
+
+    fn job_ends(&mut self, host: HostNumber, life: u64) {
+        if !self.lives(host, life) {
+            return;
+        }
+        if let Some(left) = self.pause_left(host) {
+            return self.at(left, Happening::Job { host, life });
+        }
+        let Some(process) = self.hosts.get_mut(&host).and_then(|h| h.process.as_mut()) else { return };
+        let Some(job) = process.jobs.pop_front() else { return };
+        let event = process.perform(job);
+        let more = !process.jobs.is_empty();
+        match &event {
+            Some(Event::CheckpointWritten { result: Ok(info), .. }) => {
+                self.totals.checkpoints += 1;
+                self.checks.checkpoint_is_durable(host, info.position);
+            }
+            Some(Event::Installed { info, result: Ok(_) }) => self.checks.checkpoint_is_durable(host, info.position),
+            _ => {}
+        }
+        if let Some(event) = event {
+            self.take_in(host, event);
+        }
+        if more {
+            self.begin_job(host);
+        }
+    }
+
+    // Messages.
+
+    fn send(&mut self, host: HostNumber, to: NodeId, message: Message) {
+        let Some(h) = self.hosts.get(&host) else { return };
+        let (Some(process), Some(running)) = (&h.process, h.running()) else { return };
+        let member = running.status.configuration.members.get(&to);
+        let there = match member {
+            Some(member) => self.hosts.values().find(|host| host.address == member.address).map(|host| host.number),
+            None => process.callers.get(&to).copied(),
+        };
+        let Some(there) = there else { return };
+        if let Message::SnapshotOffer { .. } = message {
+            self.totals.snapshots_sent += 1;
+        }
+        let mut w = Writer::new();
+        message.encode(&mut w);
+        let letter = Letter {
+            from_host: host,
+            from_life: h.life,
+            cluster: running.cluster,
+            from: running.id,
+            to,
+            to_incarnation: member.map(|member| member.incarnation),
+            bytes: w.into_bytes(),
+        };
+        let copies = self.network.send(host, there);
+        if copies.is_empty() {
+            self.totals.messages_lost += 1;
+        }
+        for delay in copies {
+            self.at(delay, Happening::Letter { to: there, letter: letter.clone() });
+        }
+    }
+
+    fn arrive(&mut self, host: HostNumber, letter: Letter) {
+        // A link that was cut meanwhile loses what was under way.
+        if self.network.is_cut(letter.from_host, host) {
+            self.totals.messages_lost += 1;
+            return;
+        }
+        let Some(process) = self.hosts.get_mut(&host).and_then(|h| h.process.as_mut()) else { return };
+        let identity = &process.folder.identity;
+        match identity.cluster {
+            None if letter.to_incarnation == Some(identity.incarnation) => {
+                if let Err(error) = process.folder.welcome(letter.cluster, letter.to) {
+                    return self.failed_to_start(host, &error.to_string());
+                }
+                let id = letter.to;
+                self.trace.note(self.now, Some(host), &[17, id], || format!("is welcomed as node {id}"));
+                self.totals.joins += 1;
+                self.start_node(host);
+            }
+            Some(me) if me == (letter.cluster, letter.to) => {}
+            _ => return,
+        }
+        let Some(process) = self.hosts.get_mut(&host).and_then(|h| h.process.as_mut()) else { return };
+        let Some(running) = &process.node else { return };
+        if running.status.configuration.was_removed(letter.from) {
+            let by = running.id;
+            for delay in self.network.send(host, letter.from_host).into_iter().take(1) {
+                let (host, life) = (letter.from_host, letter.from_life);
+                self.at(delay, Happening::Post { host, life, event: Event::ToldRemoved { by } });
+            }
+            return;
+        }
+        process.callers.insert(letter.from, letter.from_host);
+        if process.connected.insert(letter.from) {
+            process.inbox.push(Event::PeerUp { node: letter.from });
+        }
+        let digest = u64::from(base::checksum(&letter.bytes));
+        match Message::decode(letter.bytes) {
+            Ok(message) => {
+                self.totals.messages += 1;
+                self.trace.note(self.now, Some(host), &[18, letter.from, digest], || told(letter.from, &message));
+                if let (Some(Sabotage::ApplyTwice), Message::Forward { group, commands }) =
+                    (self.settings.sabotage, &message)
+                {
+                    let commands = commands.iter().filter_map(|command| renumbered(command)).collect();
+                    let twin = Message::Forward { group: *group, commands };
+                    self.take_in(host, Event::Peer { from: letter.from, message: twin });
+                }
+                self.take_in(host, Event::Peer { from: letter.from, message });
+            }
+            Err(error) => {
+                self.checks.must("what a node encodes, another decodes", Err(format!("h{host}: {error}")));
+            }
+        }
+    }
+
+    fn greet(&mut self, host: HostNumber, id: u64, address: &str) {
+        let there = self.hosts.values().find(|host| host.address == address);
+        let answer = there.and_then(|there| {
+            let reachable = !self.network.is_cut(host, there.number) && !self.network.is_cut(there.number, host);
+            let identity = &there.process.as_ref().filter(|_| reachable)?.folder.identity;
+            Some(Greeting { incarnation: identity.incarnation, cluster: identity.cluster })
+        });
+        let result = answer.ok_or_else(|| "connection refused".to_owned());
+        let delay = self.network.delay() * 2;
+        self.post(host, delay, Event::Greeted { id, result });
+    }
+}
+
+/// [`World::step`] says this alarm plus the host's number when a process ended of its disk.
+pub const DISK_ALARM: u64 = 1 << 40;
+
+fn told(from: NodeId, message: &Message) -> String {
+    match message {
+        Message::Raft { message, .. } if message.kind().starts_with("heartbeat") => String::new(),
+        Message::Raft { message, .. } => format!(
+            "hears from node {from}: {} at index {} in term {}, {} entries",
+            message.kind(),
+            message.index(),
+            message.term(),
+            message.entries()
+        ),
+        Message::Forward { commands, .. } => format!("hears from node {from}: forwards {} commands", commands.len()),
+        Message::ReadIndex { id, .. } => format!("hears from node {from}: read round {id}?"),
+        Message::ReadIndexReply { id, index, .. } => format!("hears from node {from}: read round {id} at {index}"),
+        Message::Admin { request, .. } => format!("hears from node {from}: {request:?}"),
+        Message::AdminReply { outcome, .. } => format!("hears from node {from}: {outcome:?}"),
+        Message::SnapshotOffer { info, .. } => format!("hears from node {from}: checkpoint {} ?", info.position.index),
+        Message::SnapshotWant { info, offset } => {
+            format!("hears from node {from}: wants checkpoint {} from byte {offset}", info.position.index)
+        }
+        Message::SnapshotChunk { info, offset, bytes } => {
+            format!("hears from node {from}: checkpoint {} bytes {offset}+{}", info.position.index, bytes.len())
+        }
+        Message::SnapshotFailed { info } => format!("hears from node {from}: no checkpoint {}", info.position.index),
+    }
+}
+
+fn describe(notice: &Notice) -> String {
+    match notice {
+        Notice::LeaderChanged { term, leader, .. } => format!("{leader:?} leads in term {term}"),
+        Notice::MemberChanged(what) | Notice::Trouble(what) => what.clone(),
+        Notice::SnapshotInstalled { position, .. } => format!("installed the snapshot at {}", position.index),
+    }
+}
+
+/// The same write under another number.
+fn renumbered(command: &bytes::Bytes) -> Option<bytes::Bytes> {
+    match Command::decode(command.clone()).ok()? {
+        Command::Write { request: RequestId { session, number, low_water }, idempotency, operations } => {
+            let SessionId { .. } = session;
+            let request = RequestId { session, number: number + kv::WINDOW / 2, low_water };
+            Some(Command::Write { request, idempotency, operations }.encode())
+        }
+        Command::Register { .. } => None,
+    }
+}
