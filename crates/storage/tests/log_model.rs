@@ -161,6 +161,7 @@ impl Life {
                 Ok((log, recovered)) => {
                     self.forget_faults();
                     self.check(model_of(recovered));
+                    assert_eq!(self.disk.total_bytes(), log.size_bytes(), "nothing is left lying about");
                     return log;
                 }
                 Err(error) => {

@@ -305,10 +305,14 @@ fn a_vote_survives_opens_that_fail_one_after_another() {
     log.sync().unwrap_err();
     let mut failed = 0;
     for (disk, term) in [(after_sync, 3), (after_entries, 3), (after_seal, 3), (disk, 4)] {
-        for (first, second, third) in (0..216).map(|n| (n % 6, n / 6 % 6, n / 36)) {
+        for (first, second, third) in (0..300).map(|n| (n % 10, n / 10 % 10, n / 100)) {
             let disk = disk.fork();
             for (round, fail_at) in [first, second, third].into_iter().enumerate() {
-                disk.fail_sync_after(fail_at + 2);
+                if fail_at % 2 == 0 {
+                    disk.fail_sync_after(fail_at / 2 + 4)
+                } else {
+                    disk.fail_write_after(fail_at / 2 + 2)
+                }
                 failed += u32::from(open(&disk, tiny()).is_err());
                 // The odd sectors of what was not synced, or the even ones, arrive; once the power stays.
                 if round != 1 {
@@ -316,11 +320,12 @@ fn a_vote_survives_opens_that_fail_one_after_another() {
                 }
             }
             disk.fail_sync_after(1000);
+            disk.fail_write_after(1000);
             let (_, recovered) = open(&disk, tiny()).unwrap();
             assert_eq!(recovered[&119].hard_state.term, term, "{first} {second} {third}");
         }
     }
-    assert!(failed > 1000, "{failed}");
+    assert!(failed > 1500, "{failed}");
 }
 
 /// A table of several sectors, so that a slot can tear inside.

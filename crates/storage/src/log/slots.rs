@@ -5,7 +5,7 @@
 //! before the log's sync returns. At open the higher valid slot counts, and the higher of slot and log.
 //!
 //! Only the slot that is being written can be torn, and only in a log that is durably unsealed: the segment is synced
-//! before a slot is touched. A seal is written after both slots hold the same table. Hence:
+//! before a slot is touched. Hence:
 //! - in a sealed log both slots must be valid and must be those that the seal names, else one is damaged;
 //! - in an unsealed log one of them may be invalid (a crash tore it), but the other must be at least as new as the
 //!   newest slot that any record of the log knows to be synced;
@@ -80,7 +80,6 @@ pub struct Slots {
     lengths: [u64; 2],
     newest: usize,
     sequence: u64,
-    are_equal: bool,
     buffer: Vec<u8>,
 }
 
@@ -101,12 +100,10 @@ impl Slots {
             lengths: [0; 2],
             newest: 1 - found.writable,
             sequence: found.sequence,
-            are_equal: false,
             buffer: Vec::new(),
         };
         slots.write(table.iter().map(|(&group, state)| (group, state)))?;
         slots.write(table.iter().map(|(&group, state)| (group, state)))?;
-        slots.are_equal = true;
         Ok(slots)
     }
 
@@ -133,19 +130,6 @@ impl Slots {
         self.lengths[slot] = length;
         self.newest = slot;
         self.sequence = sequence;
-        self.are_equal = false;
-        Ok(())
-    }
-
-    /// Brings the older slot up to date with the unchanged table.
-    pub fn make_equal<'a>(
-        &mut self,
-        table: impl Iterator<Item = (GroupId, &'a HardState)>,
-    ) -> Result<(), StorageError> {
-        if !self.are_equal {
-            self.write(table)?;
-            self.are_equal = true;
-        }
         Ok(())
     }
 }

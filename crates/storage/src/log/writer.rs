@@ -356,7 +356,6 @@ impl Log {
 
     fn write_seal(&mut self) -> Result<(), StorageError> {
         self.sync_all()?;
-        self.slots.make_equal(self.groups.iter().map(|(&group, state)| (group, &state.hard_state)))?;
         let stamp = self.next_stamp();
         record::encode_seal(&mut self.buffer, stamp);
         self.write_record()?;
