@@ -7,10 +7,12 @@
 //! Not handled: killing one of them. For that, start three of `quorate serve`.
 
 use crate::run::{self, Signals};
-use server::{Config, End, Phase, Server};
+use server::{Config, End, Server};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::sleep;
 
 const NODES: u16 = 3;
 
@@ -71,14 +73,24 @@ async fn start(args: &Args, servers: &mut Vec<Server>) -> Result<(), String> {
         };
         servers.push(Server::start(config).await.map_err(|error| format!("{name}: {error}"))?);
     }
-    for server in servers.iter() {
+    tokio::select! {
+        () = all_vote(servers) => Ok(()),
+        reason = any_end(servers) => Err(reason),
+    }
+}
+
+async fn all_vote(servers: &[Server]) {
+    for server in servers {
         let handle = server.handle();
-        tokio::select! {
-            _ = handle.wait_for_phase(|phase| *phase != Phase::Joining) => {}
-            reason = any_end(servers) => return Err(reason),
+        loop {
+            let status = handle.status();
+            let voters = &status.configuration.voters;
+            if voters.voters.len() == usize::from(NODES) && !voters.is_joint() && status.leader.is_some() {
+                break;
+            }
+            sleep(Duration::from_millis(20)).await;
         }
     }
-    Ok(())
 }
 
 /// Why one of them can't go on.

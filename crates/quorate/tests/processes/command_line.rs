@@ -79,7 +79,7 @@ fn dev_runs_three_nodes_and_finds_their_data_again() {
         let mut dev = stage.start("quorate dev --port 11000 ~/data");
         stage.until("three nodes are up", || {
             assert_eq!(dev.has_ended(), None, "{}", dev.said());
-            dev.said().contains("Three nodes are up").then_some(())
+            dev.said().contains("Ctrl-C stops all three").then_some(())
         });
         dev
     };

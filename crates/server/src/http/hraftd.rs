@@ -158,16 +158,14 @@ fn status(status: &Status, identity: &Identity) -> Vec<u8> {
         address: &'a str,
     }
     let configuration = &status.configuration;
+    // While a change is under way its outcome is not sure yet: the voters are those from before.
+    let voters = &configuration.voters;
+    let voters = if voters.is_joint() { &voters.voters_outgoing } else { &voters.voters };
     let member = |id| configuration.members.get(&id).map(|m| Member { id: &m.name, address: &m.address });
     let body = Body {
         me: member(status.node).unwrap_or(Member { id: &identity.name, address: &identity.address }),
         leader: status.leader.and_then(member).unwrap_or_default(),
-        followers: configuration
-            .members
-            .keys()
-            .filter(|&&id| configuration.is_voter(id) && Some(id) != status.leader)
-            .filter_map(|&id| member(id))
-            .collect(),
+        followers: voters.iter().filter(|&&id| Some(id) != status.leader).filter_map(|&id| member(id)).collect(),
     };
     serde_json::to_vec(&body).expect("strings are always JSON")
 }

@@ -117,6 +117,16 @@ async fn status_is_the_nodes_own_view_and_asks_nobody() {
         "a learner is no follower yet"
     );
 
+    let mut joint = (*status.configuration).clone();
+    joint.voters.voters = vec![1, 3];
+    joint.voters.voters_outgoing = vec![1, 2];
+    server.context.cluster.set_status(Status { configuration: Arc::new(joint), ..status.clone() });
+    assert_eq!(
+        server.get("/status").await.json()["followers"],
+        json!([shown("node1", 12001)]),
+        "a change shows once it is complete"
+    );
+
     status.leader = None;
     server.context.cluster.set_status(status);
     assert_eq!(
@@ -608,8 +618,8 @@ async fn a_thousand_random_byte_strings_change_nothing() {
         let mut bytes: Vec<u8> = (0..length).map(|_| rng.next_u64() as u8).collect();
         if round % 2 == 0 {
             // Half of them begin like a request, so that they get further.
-            let begin: &[u8] = rng.pick(&[&b"POST /key HTTP/1.1\r\nHost: x\r\n"[..], b"DELETE /key/", b"POST /join "]);
-            bytes.splice(0..0, begin.iter().copied());
+            let begins: [&[u8]; 3] = [b"POST /key HTTP/1.1\r\nHost: x\r\n", b"DELETE /key/", b"POST /join "];
+            bytes.splice(0..0, rng.pick(&begins).iter().copied());
         }
         server.send(&bytes).await;
     }
