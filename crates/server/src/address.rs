@@ -39,6 +39,10 @@ impl Address {
         self.host.is_empty()
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The same host with the port that a socket really got, where 0 asked for any.
     pub fn with_port(&self, port: u16) -> Address {
         Address { host: self.host.clone(), port }
@@ -193,8 +197,8 @@ mod tests {
     #[tokio::test]
     async fn a_listener_on_all_interfaces_is_reached_by_localhost() {
         let listener = Address::parse(":0").unwrap().bind().await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (dialled, accepted) = tokio::join!(connect(&format!("localhost:{port}")), listener.accept());
+        let address = format!("localhost:{}", listener.local_addr().unwrap().port());
+        let (dialled, accepted) = tokio::join!(connect(&address), listener.accept());
         assert_eq!(dialled.unwrap().local_addr().unwrap().port(), accepted.unwrap().1.port());
     }
 

@@ -109,11 +109,11 @@ mod tests {
 
         #[test]
         fn a_flipped_bit_never_goes_unnoticed(
-            payload in prop::collection::vec(any::<u8>(), 0..100), at in any::<prop::sample::Index>(), bit in 0..8,
+            payload in prop::collection::vec(any::<u8>(), 0..100), at in any::<prop::sample::Index>(), bit in 0..8u32,
         ) {
             let mut bytes = framed(&[payload]);
             let at = at.index(bytes.len());
-            bytes[at] ^= 1 << bit;
+            bytes[at] ^= 1u8 << bit;
             let taken = take(&mut BytesMut::from(&bytes[..]), 1000);
             // A length that grew waits for bytes that never come.
             prop_assert!(matches!(taken, Err(_) | Ok(None)), "{:?}", taken);

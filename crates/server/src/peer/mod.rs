@@ -15,6 +15,8 @@ mod dial;
 pub mod frame;
 pub mod hello;
 mod outgoing;
+#[cfg(test)]
+mod tests;
 
 use crate::address;
 use crate::handle::Handle;
