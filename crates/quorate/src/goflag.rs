@@ -7,7 +7,7 @@
 //! Not handled: Go's other types of flags.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write};
+use std::fmt;
 
 /// The flags that a program knows.
 #[derive(Default)]
@@ -134,7 +134,7 @@ impl fmt::Display for Flags {
                 Kind::Switch => writeln!(f, "  -{name}\n    \t{}", flag.meaning)?,
             }
         }
-        f.write_char('\n')
+        Ok(())
     }
 }
 
@@ -244,7 +244,8 @@ mod tests {
     fn the_usage_is_in_gos_layout() {
         let flags =
             Flags::new().switch("v", "more logs").text("id", "", "node ID").text("haddr", "localhost:11000", "HTTP");
-        let expected = "  -haddr string\n    \tHTTP (default \"localhost:11000\")\n  -id string\n    \tnode ID\n  -v\tmore logs\n\n";
+        let expected =
+            "  -haddr string\n    \tHTTP (default \"localhost:11000\")\n  -id string\n    \tnode ID\n  -v\tmore logs\n";
         assert_eq!(flags.to_string(), expected);
     }
 }

@@ -77,6 +77,31 @@ fn without_a_majority_writes_fail_and_come_back_with_it() {
     assert_eq!(nodes[1].value("k"), "newer");
 }
 
+/// A client that got no answer asks another node under the same key, and the write has happened once.
+#[test]
+fn a_write_is_applied_once_whoever_is_asked_again() {
+    let stage = Stage::new();
+    let mut nodes = stage.cluster(3);
+    let request = |body: &str| {
+        let length = body.len();
+        format!(
+            "POST /key HTTP/1.1\r\nHost: x\r\nIdempotency-Key: once\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .into_bytes()
+    };
+    assert_eq!(nodes[1].send(&request(r#"{"k":"first"}"#)).status, 200);
+    nodes[2].put("k", "second");
+    let leader = stage.leader(&nodes);
+    nodes.remove(leader).kill();
+    for node in &nodes {
+        assert_eq!(node.send(&request(r#"{"k":"first"}"#)).status, 200);
+        assert_eq!(node.value("k"), "second", "the retry did not write again");
+        let answer = node.send(&request(r#"{"k":"third"}"#));
+        assert_eq!(answer.status, 422, "{answer:?}");
+        assert_eq!(node.value("k"), "second");
+    }
+}
+
 /// A leader that is told to stop hands over first: clients of the others notice nothing.
 #[test]
 fn sigterm_hands_leadership_over() {

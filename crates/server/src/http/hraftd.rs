@@ -18,6 +18,7 @@
 use super::answer::{self, Answer, Refusal};
 use super::cluster::{Cluster, Level};
 use super::{Context, body, path};
+use crate::address::Address;
 use crate::handle::Identity;
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -308,21 +309,17 @@ fn idempotency(request: &Request<Incoming>, body: &[u8]) -> Result<Option<Idempo
     Ok(Some(IdempotencyKey { key: Bytes::copy_from_slice(key), fingerprint }))
 }
 
-/// An address without a host (`:12001`, or the bare port) is at the one who asks.
-fn complete_address(address: String, asker: IpAddr) -> Result<String, Refusal> {
-    let (host, port) = address.rsplit_once(':').unwrap_or(("", &address));
-    if !port.parse::<u16>().is_ok_and(|port| port != 0) {
-        return Err(Refusal::invalid(format!(
-            "addr must be the peer address of the node that joins, as in localhost:12001, and {address:?} is none"
-        )));
+/// An address without a host (`:12001`, the bare port, or all interfaces) is at the one who asks.
+fn complete_address(given: String, asker: IpAddr) -> Result<String, Refusal> {
+    let wrong = |why: String| Refusal::invalid(format!("addr must be the peer address of the node that joins: {why}"));
+    let address = Address::parse(&given).map_err(wrong)?;
+    if address.port() == 0 {
+        return Err(wrong("no node can be reached at port 0".to_string()));
     }
-    if !host.is_empty() {
-        return Ok(address);
+    if !address.is_on_all_interfaces() {
+        return Ok(given);
     }
-    Ok(match asker.to_canonical() {
-        IpAddr::V4(ip) => format!("{ip}:{port}"),
-        IpAddr::V6(ip) => format!("[{ip}]:{port}"),
-    })
+    Ok(SocketAddr::new(asker.to_canonical(), address.port()).to_string())
 }
 
 fn write_text(into: &mut Vec<u8>, text: &str) {

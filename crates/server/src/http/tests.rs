@@ -83,6 +83,7 @@ async fn join_asks_the_cluster_and_completes_an_address_without_a_host() {
         ("10.1.2.3:5", "12001", "10.1.2.3:12001"),
         ("[::ffff:10.1.2.3]:5", ":12001", "10.1.2.3:12001"),
         ("[fe80::1]:5", ":12001", "[fe80::1]:12001"),
+        ("10.1.2.3:5", "0.0.0.0:12001", "10.1.2.3:12001"),
     ];
     for (asker, given, address) in rows {
         let server = Server { peer: asker.parse().unwrap(), ..Server::new() };
