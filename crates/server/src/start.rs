@@ -491,13 +491,13 @@ impl Joining {
         let Some(Admission { cluster, id, done }) = admissions.recv().await else {
             return Err("nobody can let this node in any more".into());
         };
-        // Callers that come later are judged by what this node has become by then.
-        drop(admissions);
         let rising = self.rising.clone();
         let runs = blocking(move || rising.become_member(cluster, id).and_then(|()| rising.run_node()));
         let runs = runs.await.and_then(|runs| runs).map_err(|error| error.to_string());
         // The caller may have gone; it, or another one, calls again.
         let _ = done.send(runs.clone());
+        // Callers that waited meanwhile are judged by what this node has become.
+        drop(admissions);
         runs
     }
 }

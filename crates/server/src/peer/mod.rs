@@ -175,16 +175,13 @@ impl Peers {
                 Verdict::Answer(answer) => return answer,
                 Verdict::Admit { cluster, id } => {
                     let (done, admitted) = oneshot::channel();
-                    let sent = self.admissions.send(Admission { cluster, id, done }).await;
-                    match admitted.await {
-                        Ok(Ok(())) => return Answer::Welcome,
-                        Ok(Err(reason)) => return Answer::Refused(reason),
-                        // Another caller was first: judge again by what we are now.
-                        Err(_) if self.handle.identity().cluster.is_some() => continue,
-                        Err(_) => {
-                            let what = if sent.is_ok() { "stopped" } else { "is not joining" };
-                            return Answer::Refused(format!("{} {what}", identity.name));
-                        }
+                    let asked = self.admissions.send(Admission { cluster, id, done }).await.is_ok();
+                    match if asked { admitted.await.ok() } else { None } {
+                        Some(Ok(())) => return Answer::Welcome,
+                        Some(Err(reason)) => return Answer::Refused(reason),
+                        // Another caller was first: judge again by what this node has become.
+                        None if self.handle.identity().cluster.is_some() => {}
+                        None => return Answer::Refused(format!("{} is not joining a cluster", identity.name)),
                     }
                 }
             }

@@ -178,11 +178,12 @@ async fn the_second_call_of_a_member_replaces_its_first() {
     bench.until_it_came_in(&["1 asks 9"]).await;
 }
 
+/// Two members dial a new node at the same moment, and the one that came second once waited for ever.
 #[tokio::test]
-async fn an_empty_folder_is_admitted_once_and_answers_only_then() {
+async fn an_empty_folder_is_admitted_by_the_first_caller_and_welcomes_the_second() {
     let mut bench = Bench::new(None);
     let mut admissions = std::mem::replace(&mut bench.admissions, mpsc::channel(1).1);
-    let caller = async { answer_to(&bench, hello()).await };
+    let callers = async { tokio::join!(answer_to(&bench, hello()), answer_to(&bench, Hello { from: 3, ..hello() })) };
     let doorkeeper = async {
         let Admission { cluster, id, done } = admissions.recv().await.unwrap();
         assert_eq!((cluster, id), (OURS, 2));
@@ -190,11 +191,20 @@ async fn an_empty_folder_is_admitted_once_and_answers_only_then() {
         bench.handle.shared().identity.store(Arc::new(me));
         bench.handle.shared().inbox.open();
         done.send(Ok(())).unwrap();
+        drop(admissions);
     };
-    let (answer, ()) = tokio::join!(caller, doorkeeper);
-    assert_eq!(answer, Answer::Welcome);
+    let (answers, ()) = tokio::join!(callers, doorkeeper);
+    assert_eq!(answers, (Answer::Welcome, Answer::Welcome));
     let other = answer_to(&bench, Hello { cluster: ClusterId(8), ..hello() }).await;
     assert!(matches!(other, Answer::Refused(_)), "{other:?}");
+}
+
+#[tokio::test]
+async fn an_empty_folder_that_does_not_join_refuses() {
+    let mut bench = Bench::new(None);
+    bench.admissions = mpsc::channel(1).1;
+    let answer = answer_to(&bench, hello()).await;
+    assert!(matches!(&answer, Answer::Refused(reason) if reason.contains("is not joining")), "{answer:?}");
 }
 
 #[tokio::test]
