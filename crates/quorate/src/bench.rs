@@ -121,9 +121,9 @@ fn progress_line(args: &Args, progress: Progress) -> String {
 
 fn to_text(args: &Args, report: &Report) -> String {
     let mut text = format!(
-        "{} clients, {} endpoints, {:.1} s, {} keys of {} bytes, values of {} bytes\n\n",
-        args.clients,
-        args.endpoints.len(),
+        "{}, {}, {:.1} s, {} keys of {} bytes, values of {} bytes\n\n",
+        counted(args.clients, "client"),
+        counted(args.endpoints.len(), "endpoint"),
         report.elapsed.as_secs_f64(),
         grouped(args.keys),
         args.key_size,
@@ -178,6 +178,10 @@ fn to_json(args: &Args, report: &Report) -> String {
         "errors": report.errors,
     })
     .to_string()
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// `1234567` as `1,234,567`.
@@ -251,7 +255,7 @@ mod tests {
         assert_eq!(
             to_text(&args, &report()),
             "\
-64 clients, 1 endpoints, 1.0 s, 10,000 keys of 16 bytes, values of 100 bytes
+64 clients, 1 endpoint, 1.0 s, 10,000 keys of 16 bytes, values of 100 bytes
 
           per second       count    p50 ms    p99 ms  p99.9 ms    max ms
 reads          2,000       2,000      1.00      1.98      2.00      2.00
