@@ -205,7 +205,10 @@ impl Peers {
                 taken.map_err(|_| Trouble::Stopped)?;
                 continue;
             }
-            buffer.reserve(READ_BYTES);
+            // Only when the last allocation is used up: what was read out of it may keep it alive.
+            if buffer.capacity() - buffer.len() < READ_BYTES / 8 {
+                buffer.reserve(READ_BYTES);
+            }
             if stream.read_buf(buffer).await? == 0 {
                 return Err(Trouble::Ended);
             }
