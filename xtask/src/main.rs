@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's own chores. One module each; this file only finds the right one.
 
 mod bench_peers;
+mod sim;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -16,11 +17,14 @@ struct Xtask {
 enum Chore {
     /// Measure three nodes of ours and three of etcd in turn, and print the ratios
     BenchPeers(bench_peers::Args),
+    /// Live the lives of simulated clusters: one to read, or many to count
+    Sim(sim::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Xtask::parse().chore {
         Chore::BenchPeers(args) => bench_peers::run(args),
+        Chore::Sim(args) => sim::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -181,13 +181,11 @@ impl Clients {
                 Request::Write { operations: operations.clone(), idempotency: idempotency.clone() }
             }
         };
-        if world.trace.is_read() {
-            let what = match &current.wants {
-                Wants::Read(key) => format!("reads {}", text(key)),
-                Wants::Write { operations, .. } => format!("writes {}", describe(operations)),
-            };
-            world.trace.note(world.now(), Some(host), &[], || format!("is asked by client {client}: {what}"));
-        }
+        let now = world.now();
+        world.trace.note(now, Some(host), &[30, client as u64], || match &current.wants {
+            Wants::Read(key) => format!("is asked by client {client}: {} ?", text(key)),
+            Wants::Write { operations, .. } => format!("is asked by client {client}: {}", describe(operations)),
+        });
         let limit_ticks = self.rng.between(TICKS_PER_SECOND / 2, 4 * TICKS_PER_SECOND);
         let question = world.ask(host, limit_ticks, request);
         self.waiting.insert(question, client);
@@ -203,10 +201,7 @@ impl Clients {
         let Some(client) = self.waiting.remove(&question) else { return };
         let Some(mut current) = self.clients[client].take() else { return };
         let now = world.now();
-        if world.trace.is_read() {
-            let line = format!("client {client} hears: {}", told(&answer));
-            world.trace.note(now, None, &[], || line);
-        }
+        world.trace.note(now, None, &[31, client as u64], || format!("client {client} hears: {}", told(&answer)));
         match (&current.wants, answer) {
             (Wants::Read(key), Answer::Outcome(Outcome::Readable, Some(view))) => {
                 let value = view.get(key).map(|found| found.value.to_vec());

@@ -32,10 +32,6 @@ impl Trace {
         }
     }
 
-    pub fn is_read(&self) -> bool {
-        self.lines.is_some()
-    }
-
     pub fn digest(&self) -> u64 {
         self.digest
     }

@@ -130,7 +130,7 @@ impl World {
         let mut rng = Rng::new(hash(&[settings.seed, 0x0077_6f72_6c64]));
         World {
             network: Network::new(settings.weather.clone(), rng.fork()),
-            checks: Checks::default(),
+            checks: Checks::new(settings.sabotage.is_some()),
             totals: Totals::default(),
             trace: Trace::new(settings.with_lines),
             cluster: ClusterId(u128::from(rng.next_u64())),
@@ -591,7 +591,8 @@ impl World {
             }
             Effect::Reply { ticket, outcome } => self.reply(host, ticket, outcome),
             Effect::PublishView { view, .. } => {
-                self.checks.published(host, &view);
+                let term = self.node(host).map_or(0, |node| node.status().term);
+                self.checks.published(host, &view, term);
                 self.trace.note(now, Some(host), &[10, view.applied().index, view.state_hash()], || {
                     format!("applied up to {} (revision {})", view.applied().index, view.revision())
                 });
