@@ -5,16 +5,17 @@
 
 use super::frame::Frames;
 use super::hello::{Answer, Call, Hello};
-use super::outgoing::{Outgoing, Overflow};
+use super::outgoing::{Outgoing, Over, Waiting};
 use super::{HANDSHAKE_LIMIT, Trouble, WRITE_LIMIT, call};
 use crate::address;
 use crate::handle::Handle;
 use base::rng::Rng;
 use base::{ClusterId, Incarnation, NodeId};
 use node::Event;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{sleep, timeout};
@@ -89,13 +90,14 @@ async fn introduce(handle: &Handle, target: &Target, address: &str) -> Result<(T
     introduced.await.map_err(|_| Trouble::NoAnswer)?
 }
 
-/// Sends what is queued until the connection breaks; says why it did.
+/// Lets the node's thread use the connection until it breaks; says why it did.
 async fn send(handle: &Handle, outgoing: &Outgoing, id: NodeId, stream: TcpStream) -> Trouble {
-    let (mut reading, mut writing) = stream.into_split();
-    outgoing.connect();
+    let (mut reading, writing) = stream.into_split();
+    let writing = Arc::new(writing);
+    outgoing.connect(writing.clone());
     handle.shared().inbox.event(Event::PeerUp { node: id });
     let why = tokio::select! {
-        why = write_all_queued(outgoing, &mut writing) => why,
+        why = write_what_waits(outgoing, &writing) => why,
         why = end_of(&mut reading) => why,
     };
     outgoing.disconnect();
@@ -103,30 +105,42 @@ async fn send(handle: &Handle, outgoing: &Outgoing, id: NodeId, stream: TcpStrea
     why
 }
 
-async fn write_all_queued(outgoing: &Outgoing, writing: &mut OwnedWriteHalf) -> Trouble {
-    let mut messages = Vec::new();
-    let mut capacity = 1024;
+async fn write_what_waits(outgoing: &Outgoing, socket: &OwnedWriteHalf) -> Trouble {
+    let mut waiting = Waiting::default();
     loop {
-        if let Err(Overflow) = outgoing.take(&mut messages).await {
+        if let Err(Over) = outgoing.take(&mut waiting).await {
             return Trouble::Slow;
         }
-        let mut queued = messages.drain(..).peekable();
-        while queued.peek().is_some() {
-            let mut frames = Frames::with_capacity(capacity);
+        let mut bytes = std::mem::take(&mut waiting.rest);
+        let mut messages = waiting.messages.drain(..).peekable();
+        loop {
+            if let Err(why) = write_all(socket, &bytes).await {
+                return why;
+            }
+            if messages.peek().is_none() {
+                break;
+            }
+            let mut frames = Frames::with_capacity(WRITE_BYTES);
             while frames.len() < WRITE_BYTES
-                && let Some(message) = queued.next()
+                && let Some(message) = messages.next()
             {
                 frames.push(|w| message.encode(w));
             }
-            let bytes = frames.into_vec();
-            capacity = bytes.len().clamp(1024, WRITE_BYTES);
-            match timeout(WRITE_LIMIT, writing.write_all(&bytes)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return error.into(),
-                Err(_) => return Trouble::Stuck,
-            }
+            bytes = frames.into_vec();
         }
     }
+}
+
+async fn write_all(socket: &OwnedWriteHalf, mut bytes: &[u8]) -> Result<(), Trouble> {
+    while !bytes.is_empty() {
+        timeout(WRITE_LIMIT, socket.writable()).await.map_err(|_| Trouble::Stuck)??;
+        match socket.try_write(bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Nothing comes back on a connection that we dialled, except its end.

@@ -2,9 +2,10 @@
 //!
 //! A node dials every other member and sends on the connections that it dialled; it receives on those that were
 //! dialled to it. Both kinds begin with a handshake ([`hello`]) that settles who is who, and then carry frames
-//! ([`frame`]). The node's thread puts messages into a bounded queue for each peer; a task on the connection encodes
-//! all that is queued and writes it at once. While a peer is not connected, messages to it are dropped: Raft sends
-//! again. A peer that doesn't keep up until its queue is full loses its connection, and with it what was queued.
+//! ([`frame`]). The node's thread writes a turn's messages to a peer at once; what the socket does not take waits in a
+//! bounded queue for the task of the connection ([`outgoing`]). While a peer is not connected, messages to it are
+//! dropped: Raft sends again. A peer that doesn't keep up until its queue is full loses its connection, and with it
+//! what was queued.
 //!
 //! Whom to dial is in the cluster's configuration. A node that was just let in has none yet, so that a caller tells
 //! the address where it can be called back; that is also how a member is found that came back somewhere else.
@@ -86,8 +87,9 @@ impl Peers {
 
     /// Queues messages, in their order, and leaves `messages` empty.
     pub fn send(&self, to: NodeId, messages: &mut Vec<Message>) {
-        match self.book().links.get(&to) {
-            Some(link) => link.outgoing.push(messages),
+        let outgoing = self.book().links.get(&to).map(|link| link.outgoing.clone());
+        match outgoing {
+            Some(outgoing) => outgoing.push(messages),
             None => messages.clear(),
         }
     }
@@ -313,7 +315,7 @@ pub enum Trouble {
     Stopped,
     #[error("the peer took nothing for {} s", WRITE_LIMIT.as_secs())]
     Stuck,
-    #[error("the peer is too slow for what it is sent")]
+    #[error("the peer is too slow for what it is sent, or the socket broke")]
     Slow,
     #[error("no answer within {} s", HANDSHAKE_LIMIT.as_secs())]
     NoAnswer,

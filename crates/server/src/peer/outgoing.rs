@@ -1,13 +1,22 @@
-//! The queue of messages to one peer, between the node's thread and the task of the connection.
+//! The way of messages to one peer, from the node's thread to the socket.
+//!
+//! Mostly the socket takes what there is at once, so the node's thread writes it by itself: waking another thread for
+//! it would cost more than the write. What the socket doesn't take, and all that comes until it has, waits in a bounded
+//! queue for the task of the connection.
 
 use super::dial::Target;
+use super::frame::Frames;
 use node::Message;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::io::{self, ErrorKind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
 /// More than Raft ever has in flight to one peer; a peer that lets so much pile up is better off without.
 const MAX_QUEUED: usize = 16 * 1024;
 const MAX_QUEUED_BYTES: usize = 64 << 20;
+/// Larger batches are left to the task, as encoding them takes the node's thread too long.
+const MAX_AT_ONCE_BYTES: usize = 256 * 1024;
 
 pub struct Outgoing {
     state: Mutex<State>,
@@ -17,52 +26,77 @@ pub struct Outgoing {
 
 struct State {
     target: Target,
+    /// `None` while the peer is not connected.
+    socket: Option<Arc<OwnedWriteHalf>>,
+    /// The task is writing; whatever comes has to wait for its turn.
+    task_writes: bool,
+    /// Bytes that the socket did not take. They come before the queue.
+    rest: Vec<u8>,
     queue: Vec<Message>,
-    bytes: usize,
-    connected: bool,
+    queued_bytes: usize,
 }
 
-/// The peer took less than was meant for it.
+/// What waits for the task, in this order.
+#[derive(Default)]
+pub struct Waiting {
+    pub rest: Vec<u8>,
+    pub messages: Vec<Message>,
+}
+
+/// The connection is over: the peer took too little of what was meant for it, or the socket broke.
 #[derive(Debug)]
-pub struct Overflow;
+pub struct Over;
 
 impl Outgoing {
     pub fn new(target: Target) -> Outgoing {
-        let state = State { target, queue: Vec::new(), bytes: 0, connected: false };
+        let state =
+            State { target, socket: None, task_writes: false, rest: Vec::new(), queue: Vec::new(), queued_bytes: 0 };
         Outgoing { state: Mutex::new(state), changed: Notify::new(), there: Notify::new() }
     }
 
-    /// Queues messages if the peer is connected; they are gone otherwise.
+    /// Sends messages if the peer is connected; they are gone otherwise. Leaves `messages` empty.
     pub fn push(&self, messages: &mut Vec<Message>) {
         let mut state = self.state();
-        if !state.connected {
+        let Some(socket) = state.socket.clone() else {
             messages.clear();
             return;
-        }
-        state.bytes += messages.iter().map(weight).sum::<usize>();
-        if state.queue.is_empty() {
-            std::mem::swap(&mut state.queue, messages);
+        };
+        let bytes = messages.iter().map(weight).sum::<usize>();
+        if !state.task_writes && state.rest.is_empty() && state.queue.is_empty() && bytes <= MAX_AT_ONCE_BYTES {
+            match write_at_once(&socket, messages) {
+                Ok(rest) if rest.is_empty() => return,
+                Ok(rest) => state.rest = rest,
+                Err(_) => state.disconnect(),
+            }
         } else {
-            state.queue.append(messages);
-        }
-        if state.bytes > MAX_QUEUED_BYTES || state.queue.len() > MAX_QUEUED {
-            state.disconnect();
+            state.queued_bytes += bytes;
+            if state.queue.is_empty() {
+                std::mem::swap(&mut state.queue, messages);
+            } else {
+                state.queue.append(messages);
+            }
+            if state.queued_bytes > MAX_QUEUED_BYTES || state.queue.len() > MAX_QUEUED {
+                state.disconnect();
+            }
         }
         drop(state);
         self.changed.notify_one();
     }
 
-    /// Waits for messages, and takes all that are queued.
-    pub async fn take(&self, into: &mut Vec<Message>) -> Result<(), Overflow> {
+    /// Waits until something is left to the task, and takes all of it. Whoever calls this has written what the last
+    /// call gave.
+    pub async fn take(&self, waiting: &mut Waiting) -> Result<(), Over> {
         loop {
             {
                 let mut state = self.state();
-                if !state.connected {
-                    return Err(Overflow);
+                if state.socket.is_none() {
+                    return Err(Over);
                 }
-                if !state.queue.is_empty() {
-                    state.bytes = 0;
-                    std::mem::swap(&mut state.queue, into);
+                state.task_writes = !state.rest.is_empty() || !state.queue.is_empty();
+                if state.task_writes {
+                    state.queued_bytes = 0;
+                    waiting.rest = std::mem::take(&mut state.rest);
+                    std::mem::swap(&mut state.queue, &mut waiting.messages);
                     return Ok(());
                 }
             }
@@ -70,8 +104,8 @@ impl Outgoing {
         }
     }
 
-    pub fn connect(&self) {
-        self.state().connected = true;
+    pub fn connect(&self, socket: Arc<OwnedWriteHalf>) {
+        self.state().socket = Some(socket);
     }
 
     pub fn disconnect(&self) {
@@ -102,10 +136,32 @@ impl Outgoing {
 
 impl State {
     fn disconnect(&mut self) {
-        self.connected = false;
+        self.socket = None;
+        self.task_writes = false;
+        self.rest = Vec::new();
         self.queue = Vec::new();
-        self.bytes = 0;
+        self.queued_bytes = 0;
     }
+}
+
+/// Gives back what the socket did not take.
+fn write_at_once(socket: &OwnedWriteHalf, messages: &mut Vec<Message>) -> io::Result<Vec<u8>> {
+    let mut frames = Frames::with_capacity(1024);
+    for message in messages.drain(..) {
+        frames.push(|w| message.encode(w));
+    }
+    let mut bytes = frames.into_vec();
+    let mut taken = 0;
+    while taken < bytes.len() {
+        match socket.try_write(&bytes[taken..]) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => taken += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.drain(..taken);
+    Ok(bytes)
 }
 
 /// About how much memory a message holds.
@@ -121,8 +177,12 @@ fn weight(message: &Message) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::frame;
     use super::*;
     use base::{ClusterId, Incarnation};
+    use bytes::BytesMut;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
 
     fn outgoing() -> Outgoing {
         let target = Target {
@@ -147,28 +207,106 @@ mod tests {
         messages.iter().map(id).collect()
     }
 
+    /// Both ends of a connection: ours, and the peer's.
+    async fn connection() -> (Arc<OwnedWriteHalf>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (ours, theirs) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), async { listener.accept().await });
+        let (_, writing) = ours.unwrap().into_split();
+        (Arc::new(writing), theirs.unwrap().0)
+    }
+
+    async fn next_id(stream: &mut TcpStream, buffer: &mut BytesMut) -> u64 {
+        loop {
+            if let Some(payload) = frame::take(buffer, 1000).unwrap() {
+                return ids(&[Message::decode(payload).unwrap()])[0];
+            }
+            assert_ne!(stream.read_buf(buffer).await.unwrap(), 0);
+        }
+    }
+
     #[tokio::test]
-    async fn messages_come_out_in_their_order_and_only_while_connected() {
+    async fn what_is_sent_before_the_connection_is_gone_and_the_rest_arrives_in_order() {
         let outgoing = outgoing();
         outgoing.push(&mut messages(3));
-        outgoing.connect();
+        let (socket, mut peer) = connection().await;
+        socket.writable().await.unwrap();
+        outgoing.connect(socket);
         outgoing.push(&mut messages(2));
         outgoing.push(&mut messages(1));
-        let mut taken = Vec::new();
-        outgoing.take(&mut taken).await.unwrap();
-        assert_eq!(ids(&taken), [0, 1, 0]);
+        let mut buffer = BytesMut::new();
+        for expected in [0, 1, 0] {
+            assert_eq!(next_id(&mut peer, &mut buffer).await, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_socket_does_not_take_is_left_to_the_task_and_nothing_overtakes_it() {
+        let outgoing = outgoing();
+        let (socket, mut peer) = connection().await;
+        socket.writable().await.unwrap();
+        outgoing.connect(socket.clone());
+        let mut sent = 0;
+        while outgoing.state().rest.is_empty() {
+            outgoing.push(&mut (sent..sent + 1000).map(|id| Message::ReadIndex { group: 0, id }).collect());
+            sent += 1000;
+        }
+        outgoing.push(&mut vec![Message::ReadIndex { group: 0, id: sent }]);
+        let mut waiting = Waiting::default();
+        outgoing.take(&mut waiting).await.unwrap();
+        outgoing.push(&mut vec![Message::ReadIndex { group: 0, id: sent + 1 }]);
+        assert_eq!(ids(&waiting.messages), [sent]);
+
+        let writing = async {
+            let mut rest = &waiting.rest[..];
+            while !rest.is_empty() {
+                socket.writable().await.unwrap();
+                let written = socket.try_write(rest).unwrap_or(0);
+                rest = &rest[written..];
+            }
+        };
+        let reading = async {
+            let mut buffer = BytesMut::new();
+            for expected in 0..sent {
+                assert_eq!(next_id(&mut peer, &mut buffer).await, expected);
+            }
+        };
+        tokio::join!(writing, reading);
+        waiting.messages.clear();
+        outgoing.take(&mut waiting).await.unwrap();
+        assert_eq!(ids(&waiting.messages), [sent + 1]);
     }
 
     #[tokio::test]
     async fn a_full_queue_ends_the_connection_and_forgets_what_was_queued() {
         let outgoing = outgoing();
-        outgoing.connect();
+        let (socket, _peer) = connection().await;
+        outgoing.connect(socket.clone());
+        outgoing.state().task_writes = true;
         outgoing.push(&mut messages(MAX_QUEUED as u64 + 1));
-        let mut taken = Vec::new();
-        outgoing.take(&mut taken).await.unwrap_err();
-        outgoing.connect();
+        let mut waiting = Waiting::default();
+        outgoing.take(&mut waiting).await.unwrap_err();
+        outgoing.connect(socket);
+        outgoing.state().task_writes = true;
         outgoing.push(&mut messages(1));
-        outgoing.take(&mut taken).await.unwrap();
-        assert_eq!(ids(&taken), [0]);
+        outgoing.take(&mut waiting).await.unwrap();
+        assert_eq!(ids(&waiting.messages), [0]);
+    }
+
+    #[tokio::test]
+    async fn a_broken_connection_is_over() {
+        let outgoing = outgoing();
+        let (socket, peer) = connection().await;
+        outgoing.connect(socket);
+        drop(peer);
+        let mut waiting = Waiting::default();
+        let over = async {
+            while outgoing.state().socket.is_some() {
+                outgoing.push(&mut messages(1));
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(10), over).await.unwrap();
+        outgoing.take(&mut waiting).await.unwrap_err();
     }
 }
