@@ -127,3 +127,110 @@ fn stop_the_process(error: &StorageError) -> ! {
 
 /// After this long without a write the log is sealed.
 const QUIET: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::folder::Folder;
+    use crate::handle::Identity;
+    use crate::inbox::Input;
+    use base::{Incarnation, Position};
+    use bytes::Bytes;
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::Instant;
+    use storage::files::{Files, MemFiles};
+    use storage::log::{EntryKind, GroupWrite, LogEntry, LogOptions};
+
+    const FOLDER: &str = "/log";
+
+    struct Bench {
+        files: MemFiles,
+        handle: Handle,
+        background: Background,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let me = Identity { name: "a".into(), address: "a".into(), incarnation: Incarnation(1), cluster: None };
+            let handle = Handle::new(me);
+            handle.shared().inbox.open();
+            let folder = Arc::new(Folder::open(Path::new("/data"), true).unwrap());
+            let (background, _) = Background::start(folder, handle.clone()).unwrap();
+            Bench { files: MemFiles::with_faults(), handle, background }
+        }
+
+        fn open(&self) -> (Log, Vec<LogEntry>) {
+            let options = LogOptions { segment_size_bytes: 64 * 1024, ..LogOptions::default() };
+            let (log, mut groups) = Log::open(Arc::new(self.files.clone()), Path::new(FOLDER), options).unwrap();
+            (log, groups.remove(&0).unwrap_or_default().entries)
+        }
+
+        /// Lets the thread's loop see these orders, all queued before it looks.
+        fn serve(&self, log: Log, orders: Vec<Order>) -> Result<(), StorageError> {
+            let (back, queue) = mpsc::channel();
+            for order in orders {
+                back.send(order).unwrap();
+            }
+            serve(log, &queue, &back, &self.handle, &self.background)
+        }
+
+        fn reported(&self) -> Vec<WriteId> {
+            let mut batch = Vec::new();
+            self.handle.shared().inbox.take(Instant::now(), &mut batch);
+            let id = |input| match input {
+                Input::Event(Event::LogWritten { id }) => Some(id),
+                _ => None,
+            };
+            batch.into_iter().filter_map(id).collect()
+        }
+    }
+
+    fn write(id: WriteId) -> Order {
+        let entry = LogEntry {
+            position: Position { index: id, term: 1 },
+            kind: EntryKind::Normal,
+            data: Bytes::from_static(b"x"),
+            context: Bytes::new(),
+        };
+        let group = GroupWrite { entries: vec![entry], ..GroupWrite::default() };
+        Order::Write { id, write: LogWrite { groups: vec![group] } }
+    }
+
+    #[test]
+    fn what_is_queued_is_one_batch_and_is_on_disk_when_it_is_reported() {
+        let bench = Bench::new();
+        let (log, _) = bench.open();
+        bench.serve(log, vec![write(1), write(2), write(3), Order::End]).unwrap();
+        assert_eq!(bench.reported(), [3]);
+        bench.files.crash(&mut base::rng::Rng::new(1));
+        assert_eq!(bench.open().1.len(), 3);
+    }
+
+    #[test]
+    fn a_sealed_log_notices_damage_to_its_last_write() {
+        let bench = Bench::new();
+        let (log, _) = bench.open();
+        bench.serve(log, vec![write(1), Order::Seal, Order::End]).unwrap();
+        let newest = bench.files.list(Path::new(FOLDER)).unwrap();
+        let newest = newest.iter().rfind(|name| name.starts_with("segment")).unwrap();
+        // What a seal covers is no torn tail any more: a flip is noticed.
+        let bytes = bench.files.read_all(&Path::new(FOLDER).join(newest)).unwrap();
+        let entry = bytes.iter().rposition(|&byte| byte == b'x').unwrap();
+        bench.files.flip(&Path::new(FOLDER).join(newest), entry as u64, 1).unwrap();
+        let opened = Log::open(Arc::new(bench.files.clone()), Path::new(FOLDER), LogOptions::default());
+        assert!(matches!(opened, Err(StorageError::Damaged { .. })));
+    }
+
+    /// After a failed sync or write nothing may be reported, whatever comes next.
+    #[test]
+    fn a_failed_sync_or_write_ends_it_and_reports_nothing() {
+        for fail in [MemFiles::fail_sync_after, MemFiles::fail_write_after] {
+            let bench = Bench::new();
+            let (log, _) = bench.open();
+            fail(&bench.files, 1);
+            bench.serve(log, vec![write(1), write(2), Order::End]).unwrap_err();
+            assert_eq!(bench.reported(), [0; 0]);
+        }
+    }
+}

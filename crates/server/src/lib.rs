@@ -24,4 +24,4 @@ mod worker;
 
 pub use handle::{Handle, Identity, Phase};
 pub use logs::init_logs;
-pub use start::{Config, End, Server, StartError};
+pub use start::{Config, End, Server, StartError, runtime};
