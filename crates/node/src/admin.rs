@@ -355,6 +355,10 @@ impl AdminDesk {
         }
         let known = configuration.members.iter().find(|(_, m)| m.incarnation == greeting.incarnation);
         let Some((&id, member)) = known else {
+            // A learner that nobody asks for any more is not let in again once it is gone.
+            if job.origin == Origin::Nobody {
+                return Step::Finish(Outcome::Done);
+            }
             if job.deadline <= now {
                 return unavailable(format!("{name} could not be added in time; the members are as before: try again"));
             }
