@@ -23,6 +23,8 @@ pub(crate) struct Host {
     pub tick_micros: Micros,
     /// Until then each sync takes long.
     pub disk_slow_until: Micros,
+    /// How often it moved to another address.
+    pub moves: u64,
 }
 
 /// A process; without a node as long as its folder belongs to no cluster.
@@ -77,6 +79,12 @@ pub(crate) struct Letter {
 }
 
 impl Host {
+    /// No write and no sync is told to fail.
+    pub fn mend_disk(&self) {
+        self.disk.memory.fail_write_after(u64::MAX);
+        self.disk.memory.fail_sync_after(u64::MAX);
+    }
+
     pub fn running(&self) -> Option<&Running> {
         self.process.as_ref()?.node.as_ref()
     }

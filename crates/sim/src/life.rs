@@ -11,9 +11,12 @@ use node::{Outcome, Request, TICKS_PER_SECOND};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+/// Keeps a life's draws apart from its world's.
+const LIFE: u64 = 1;
 /// At the least.
 const TROUBLED: Micros = 60 * SECOND;
 const OPERATIONS: u64 = 500;
+const BALLAST_BYTES: usize = 64 << 10;
 /// For a cluster without trouble to form, and for one that healed to be whole again.
 const FORMING_LIMIT: Micros = 120 * SECOND;
 const HEALING_LIMIT: Micros = 120 * SECOND;
@@ -64,11 +67,13 @@ struct Living {
     clients: Clients,
     troubles: Troubles,
     size: usize,
+    /// So many large values lie in the store, so that its checkpoints take several chunks.
+    ballast: u64,
 }
 
 impl Living {
     fn new(plan: &Plan) -> Living {
-        let mut rng = Rng::new(hash(&[plan.seed, 0x006c_6966_65]));
+        let mut rng = Rng::new(hash(&[plan.seed, LIFE]));
         let size = *rng.pick(&[3, 3, 5]);
         let small = rng.chance(600);
         let settings = world::Settings {
@@ -83,17 +88,20 @@ impl Living {
             sabotage: plan.sabotage,
         };
         let count = rng.between(3, 10);
-        let think = TROUBLED * count / (OPERATIONS * 3 / 2);
+        let think = TROUBLED * count / (OPERATIONS * rng.between(3, 6) / 2);
+        let ballast = if rng.chance(100) { rng.between(8, 16) } else { 0 };
         Living {
             world: World::new(settings),
             clients: Clients::new(rng.fork(), count as usize, think),
             troubles: Troubles::new(rng.fork(), size + 2),
             size,
+            ballast,
         }
     }
 
     fn live(&mut self) {
         self.form();
+        self.load_ballast();
         self.clients.begin(&mut self.world);
         self.troubles.begin(&mut self.world);
         let end = self.world.now() + TROUBLED;
@@ -130,6 +138,17 @@ impl Living {
         });
         if !formed {
             self.world.checks.must("a cluster forms", Err(format!("not within {} s", FORMING_LIMIT / SECOND)));
+        }
+    }
+
+    fn load_ballast(&mut self) {
+        for n in 0..self.ballast {
+            let value = Bytes::from(vec![n as u8; BALLAST_BYTES]);
+            let operations = vec![Operation::Put { key: Bytes::from(format!("ballast{n}")), value }];
+            let request = Request::Write { operations, idempotency: None };
+            self.world.ask(1, 10 * TICKS_PER_SECOND, request);
+            let until = self.world.now() + SECOND / 2;
+            self.run_until(until);
         }
     }
 

