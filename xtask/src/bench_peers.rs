@@ -10,7 +10,7 @@
 //!
 //! Not handled: other machines, other sizes than three, TLS, and load from more than one thread.
 
-mod cluster;
+pub(crate) mod cluster;
 mod etcd;
 mod process;
 mod report;
@@ -75,7 +75,7 @@ pub struct Args {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Kind {
+pub(crate) enum Kind {
     /// Durable writes
     Writes,
     /// Linearizable reads
@@ -109,7 +109,7 @@ const IDLE: Duration = Duration::from_secs(10);
 pub fn run(args: Args) -> Result<(), String> {
     let target = target_folder()?;
     if !args.no_build {
-        build()?;
+        build_for_release()?;
         if cfg!(debug_assertions) {
             // The load itself must be light, so the rest is up to this program's own release build.
             return run_release_build(&target);
@@ -304,13 +304,13 @@ fn say(line: &str) {
 }
 
 /// This program is at `target/PROFILE/xtask`.
-fn target_folder() -> Result<PathBuf, String> {
+pub(crate) fn target_folder() -> Result<PathBuf, String> {
     let program = std::env::current_exe().map_err(|error| format!("can't tell where this program is: {error}"))?;
     let folder = program.parent().and_then(Path::parent);
     folder.map(Path::to_path_buf).ok_or_else(|| format!("{} is not in a target folder", program.display()))
 }
 
-fn build() -> Result<(), String> {
+pub(crate) fn build_for_release() -> Result<(), String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.args(["build", "--release", "--package", "quorate", "--package", "xtask"]);

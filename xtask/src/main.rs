@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's own chores. One module each; this file only finds the right one.
 
 mod bench_peers;
+mod endurance;
 mod sim;
 
 use clap::{Parser, Subcommand};
@@ -17,6 +18,8 @@ struct Xtask {
 enum Chore {
     /// Measure three nodes of ours and three of etcd in turn, and print the ratios
     BenchPeers(bench_peers::Args),
+    /// Write a million times to a thousand keys with a node away, and check folder, restart and catch-up
+    Endurance(endurance::Args),
     /// Live the lives of simulated clusters: one to read, or many to count
     Sim(sim::Args),
 }
@@ -24,6 +27,7 @@ enum Chore {
 fn main() -> ExitCode {
     let done = match Xtask::parse().chore {
         Chore::BenchPeers(args) => bench_peers::run(args),
+        Chore::Endurance(args) => endurance::run(args),
         Chore::Sim(args) => sim::run(args),
     };
     match done {

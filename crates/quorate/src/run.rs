@@ -5,7 +5,7 @@
 use server::{Config, End, Server};
 use std::fmt;
 use std::process;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 
 /// Serves until a signal asks to stop, or the node can't go on. An error is a sentence for a person.
 pub fn serve(config: Config) -> Result<(), String> {
@@ -43,10 +43,7 @@ async fn wait(server: &Server, signals: &mut Signals) -> Result<(), String> {
 }
 
 pub fn runtime() -> Result<Runtime, String> {
-    Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("can't start the threads of the program: {error}"))
+    server::runtime().map_err(|error| format!("can't start the threads of the program: {error}"))
 }
 
 /// The signals that ask a program to stop.

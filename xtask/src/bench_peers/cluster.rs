@@ -101,6 +101,16 @@ impl Cluster {
         &self.folder
     }
 
+    /// Where that node keeps its data.
+    pub fn data_folder(&self, node: usize) -> PathBuf {
+        self.folder.join(format!("node{}", node + 1))
+    }
+
+    /// Where that node's clients go.
+    pub fn address(&self, node: usize) -> &str {
+        &self.nodes[node].address
+    }
+
     pub fn size(&self) -> usize {
         self.nodes.len()
     }
