@@ -89,8 +89,9 @@ impl Troubles {
         host
     }
 
-    pub fn is_joining(&self) -> bool {
-        !self.joining.is_empty()
+    /// Somebody waits to be let in, or for the answer to a wish about members.
+    pub fn members_may_change(&self) -> bool {
+        !self.joining.is_empty() || self.admin.is_some()
     }
 
     fn start_joining(&mut self, world: &mut World, host: HostNumber) {
