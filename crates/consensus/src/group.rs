@@ -195,6 +195,9 @@ impl Group {
         if self.is_sole_voter() && !self.is_leader() && !self.waiting.is_empty() {
             return;
         }
+        if self.is_installing() {
+            return;
+        }
         self.raw.tick();
         self.seed_timeout();
     }
@@ -202,6 +205,9 @@ impl Group {
     /// Stand for election now (with a pre-vote, so a live leader is not disturbed).
     pub fn campaign(&mut self) {
         if self.is_leader() || !self.raw.raft.promotable() || (self.is_sole_voter() && !self.waiting.is_empty()) {
+            return;
+        }
+        if self.is_installing() {
             return;
         }
         let _ = self.raw.campaign();
@@ -236,6 +242,10 @@ impl Group {
             }
             MessageType::MsgAppend if m.term >= self.term() && self.contradicts_committed(&m) => {
                 return Err(StepRefused("an append contradicts a committed entry"));
+            }
+            // It asks for a campaign.
+            MessageType::MsgTimeoutNow if self.is_installing() => {
+                return Err(StepRefused("a snapshot is being installed"));
             }
             _ => {}
         }
@@ -515,6 +525,12 @@ impl Group {
     /// No log write is on its way to the disk.
     pub fn is_settled(&self) -> bool {
         self.waiting.is_empty() && !self.raw.has_ready()
+    }
+
+    /// A snapshot was accepted and is not on disk yet. Until it counts as applied, a campaign would look for the entries
+    /// before it, which are gone, and the crate panics.
+    fn is_installing(&self) -> bool {
+        self.waiting.iter().any(|waiting| waiting.snapshot.is_some())
     }
 
     fn is_sole_voter(&self) -> bool {
