@@ -477,6 +477,12 @@ impl Group {
         self.raw.report_snapshot(peer, if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure });
     }
 
+    /// What this replica would have to remember if it ended now.
+    pub fn hard_state(&self) -> HardState {
+        let raft = &self.raw.raft;
+        HardState { term: raft.term, vote: raft.vote, commit: raft.raft_log.committed }
+    }
+
     pub fn role(&self) -> Role {
         match self.raw.raft.state {
             StateRole::Leader => Role::Leader,

@@ -38,6 +38,8 @@ pub(crate) struct Replica {
     campaign_at: Option<u64>,
     /// What recovery wants written.
     first_write: Option<GroupWrite>,
+    /// The members changed, and the disk is to know that the change is committed.
+    members_changed: bool,
     published: Position,
 }
 
@@ -117,6 +119,7 @@ impl Replica {
             saw: (None, 0),
             campaign_at: None,
             first_write,
+            members_changed: false,
             published: Position { index: u64::MAX, term: 0 },
         };
         replica.writes.look_at(&replica.store, &mut Vec::new());
@@ -299,6 +302,12 @@ impl Replica {
         self.send_messages(now, effects);
         self.reads.applied(self.store.applied().index, replies);
         self.keep_house(effects);
+        // After a restart the members are those of the newest change that is known to be committed. If nobody knew of a
+        // removal any more, the vote of a node that is gone for good would be needed to learn of it again.
+        if std::mem::take(&mut self.members_changed) {
+            let hard_state = Some(self.group.hard_state());
+            write.groups.push(GroupWrite { group: self.id, hard_state, ..GroupWrite::default() });
+        }
         if let Some(position) = self.snapshots.take_purge() {
             let purge = GroupWrite { group: self.id, purge_to: Some(position), ..GroupWrite::default() };
             write.groups.push(purge);
@@ -427,6 +436,7 @@ impl Replica {
         let members: Vec<NodeId> = configuration.members.keys().copied().collect();
         self.store.set_configuration(position, configuration.encode(), &members);
         self.configuration = Arc::new(configuration);
+        self.members_changed = true;
     }
 
     /// `raft` accepted the snapshot: the state is now the checkpoint's.
