@@ -11,6 +11,7 @@
 //! Not handled: permanent learners. Every learner is on its way to become a voter.
 
 use crate::event::{Effect, Failure, Greeting, Outcome, Ticket};
+use crate::first_number;
 use crate::membership::{Configuration, Member, MemberChange};
 use crate::message::{Admin, Message};
 use base::{ClusterId, Incarnation, Index, NodeId};
@@ -87,8 +88,8 @@ enum Step {
 }
 
 impl AdminDesk {
-    pub(crate) fn new(me: NodeId, cluster: ClusterId) -> AdminDesk {
-        AdminDesk { me, cluster, counter: 0, jobs: VecDeque::new(), ours: BTreeMap::new() }
+    pub(crate) fn new(me: NodeId, cluster: ClusterId, boot: u64) -> AdminDesk {
+        AdminDesk { me, cluster, counter: first_number(boot), jobs: VecDeque::new(), ours: BTreeMap::new() }
     }
 
     pub(crate) fn request(&mut self, ticket: Ticket, request: Admin, deadline: u64) -> Result<(), Failure> {

@@ -127,7 +127,7 @@ impl Node {
         let mut notices = Vec::new();
         let replica = Replica::recover(FIRST_GROUP, settings.clone(), store, checkpoints, log, &mut notices)?;
         Ok(Node {
-            admin: AdminDesk::new(settings.node, settings.cluster),
+            admin: AdminDesk::new(settings.node, settings.cluster, settings.boot),
             replicas: BTreeMap::from([(FIRST_GROUP, replica)]),
             now: 0,
             effects: Vec::new(),
@@ -424,6 +424,12 @@ impl Node {
         }
         self.disk_is_slow = slow;
     }
+}
+
+/// What a node asks of others is numbered from here on. An answer to what it asked in an earlier life may still be under
+/// way, and must not be taken for one to what it asks now.
+fn first_number(boot: u64) -> u64 {
+    boot << 32
 }
 
 /// A turn may write for a group several times; the log takes what comes of it.

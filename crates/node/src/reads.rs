@@ -6,6 +6,7 @@
 //! or when it takes too long, its reads go into a new one (etcd #20418 is what happens otherwise).
 
 use crate::event::{Effect, Failure, Outcome, Ticket};
+use crate::first_number;
 use crate::message::Message;
 use base::codec::Writer;
 use base::{GroupId, Index, NodeId};
@@ -48,7 +49,15 @@ enum Reader {
 
 impl Reads {
     pub(crate) fn new(node: NodeId, boot: u64, group: GroupId) -> Reads {
-        Reads { node, boot, group, counter: 0, waiting: Vec::new(), round: None, confirmed: Vec::new() }
+        Reads {
+            node,
+            boot,
+            group,
+            counter: first_number(boot),
+            waiting: Vec::new(),
+            round: None,
+            confirmed: Vec::new(),
+        }
     }
 
     pub(crate) fn request(&mut self, ticket: Ticket, deadline: u64) -> Result<(), Failure> {
