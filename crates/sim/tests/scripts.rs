@@ -24,6 +24,7 @@ macro_rules! scripts {
 
 scripts! {
     a_cluster_of_three
+    answer_to_an_earlier_life
     bytes_that_never_reached_the_disk
     deposed_leader_serves_no_read
     duplicate_requests
