@@ -308,7 +308,7 @@ impl Replica {
             let hard_state = Some(self.group.hard_state());
             write.groups.push(GroupWrite { group: self.id, hard_state, ..GroupWrite::default() });
         }
-        if let Some(position) = self.snapshots.take_purge() {
+        if let Some(position) = self.snapshots.take_purge(self.store.applied()) {
             let purge = GroupWrite { group: self.id, purge_to: Some(position), ..GroupWrite::default() };
             write.groups.push(purge);
         }

@@ -92,8 +92,9 @@ impl Snapshots {
         }
     }
 
-    pub(crate) fn take_purge(&mut self) -> Option<Position> {
-        self.purge.take()
+    /// Not before the state is there: of a checkpoint that arrived too late to be installed the log knows nothing.
+    pub(crate) fn take_purge(&mut self, applied: Position) -> Option<Position> {
+        self.purge.take_if(|position| position.index <= applied.index)
     }
 
     /// Entries after it must stay in memory, so that whoever receives a checkpoint can go on from there.
