@@ -62,8 +62,10 @@ fn count(from: u64, lives: u64) -> Result<(), String> {
     match failed.first_key_value() {
         None => Ok(()),
         Some((seed, what)) => Err(format!(
-            "{} of {lives} lives failed, first that of seed {seed}:\n{what}\nto see it again: cargo xtask sim --seed {seed}",
-            failed.len()
+            "{} of {lives} lives failed (seeds {:?}), first that of seed {seed}:\n{what}\n\
+             to see it again: cargo xtask sim --seed {seed}",
+            failed.len(),
+            failed.keys().take(20).collect::<Vec<_>>()
         )),
     }
 }

@@ -71,6 +71,7 @@ impl Image {
             while let Some(gone) = self.entries.pop_front_if(|first| first.position.index <= purged.index) {
                 self.start = gone.position;
             }
+            self.start = self.start.max(purged);
         }
     }
 
