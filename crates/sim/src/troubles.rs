@@ -9,7 +9,7 @@ use crate::world::DISK_ALARM;
 use crate::{Answer, HostNumber, Micros, SECOND, World};
 use base::NodeId;
 use base::rng::Rng;
-use node::{Outcome, Request, TICKS_PER_SECOND};
+use node::{Failure, Outcome, Request, TICKS_PER_SECOND};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Alarms: the next trouble; the network heals; …
@@ -162,6 +162,12 @@ impl Troubles {
         if matches!(answer, Answer::Outcome(Outcome::Done, _)) {
             self.joining.remove(&host);
         } else {
+            // Let in and given up again before it knew anybody who could tell it so: it does as the answer says.
+            let refused = matches!(answer, Answer::Outcome(Outcome::Failed(Failure::Invalid(_)), _));
+            if refused && world.node_id(host).is_some_and(|id| !world.checks.model.is_member(id)) {
+                world.wipe(host);
+                world.start(host, false);
+            }
             world.alarm(self.rng.between(SECOND / 5, 2 * SECOND), JOIN + host as u64);
         }
         true
