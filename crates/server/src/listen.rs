@@ -26,12 +26,12 @@ pub enum Carries {
 /// Where connections go.
 pub struct Reception {
     pub peers: Arc<Peers>,
-    pub http: Arc<http::Context>,
+    pub http: Arc<http::Front>,
     http_connections: Semaphore,
 }
 
 impl Reception {
-    pub fn new(peers: Arc<Peers>, http: Arc<http::Context>) -> Reception {
+    pub fn new(peers: Arc<Peers>, http: Arc<http::Front>) -> Reception {
         Reception { peers, http, http_connections: Semaphore::new(MAX_HTTP_CONNECTIONS) }
     }
 

@@ -120,7 +120,7 @@ pub struct Server {
     handle: Handle,
     http_address: SocketAddr,
     raft_address: SocketAddr,
-    http: Arc<http::Context>,
+    http: Arc<http::Front>,
     peers: Arc<Peers>,
     closing: watch::Sender<bool>,
     ended: watch::Receiver<Option<End>>,
@@ -176,8 +176,12 @@ impl Server {
 
         let (admit, admissions) = mpsc::channel(1);
         let peers = Peers::new(handle.clone(), admit);
-        let settings = http::Settings { read_level: config.default_read_level, request_limit: config.request_limit };
-        let http = Arc::new(http::Context::new(handle.clone(), settings));
+        let settings = http::Settings {
+            read_level: config.default_read_level,
+            request_limit: config.request_limit,
+            ..http::Settings::default()
+        };
+        let http = Arc::new(http::Front::new(http::Member::new(handle.clone(), settings)));
         let closing = watch::Sender::new(false);
         let (tell_end, ended) = watch::channel(None);
         let threads = Arc::new(Threads::default());

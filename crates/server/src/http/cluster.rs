@@ -2,8 +2,7 @@
 
 use crate::handle::{Handle, Identity};
 use bytes::Bytes;
-use node::{Failure, Outcome, Request, Status};
-use std::str::FromStr;
+use node::{Failure, Outcome, Request, Role, Status};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,32 +19,23 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// Who this node is, whether a member or not.
     fn identity(&self) -> Arc<Identity>;
+
+    fn leader(&self) -> Option<Leader>;
+
+    /// For how long what [`Cluster::get`] gives may have been out of date: the time since the last contact with the
+    /// leader. `strict`: unless all that is known to be committed is applied, also at least the age of the newest write
+    /// that is. `None`: this node can't tell.
+    fn age(&self, strict: bool) -> Option<Duration>;
 }
 
-/// How fresh a read must be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Level {
-    /// What this node has, however old.
-    None,
-    /// At least as new as everything that was acknowledged before the read came.
-    #[default]
-    Linearizable,
-}
-
-impl Level {
-    pub const NAMES: &str = "none or linearizable";
-}
-
-impl FromStr for Level {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Level, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "none" => Ok(Level::None),
-            "linearizable" => Ok(Level::Linearizable),
-            _ => Err(format!("there is no read level {text:?}; it may be {}", Level::NAMES)),
-        }
-    }
+/// Who leads, as far as the node knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leader {
+    pub name: String,
+    /// Where its peers reach it.
+    pub address: String,
+    /// Where its clients reach it, if it told.
+    pub url: Option<String>,
 }
 
 impl Cluster for Handle {
@@ -71,5 +61,15 @@ impl Cluster for Handle {
 
     fn identity(&self) -> Arc<Identity> {
         Handle::identity(self)
+    }
+
+    fn leader(&self) -> Option<Leader> {
+        let status = self.status();
+        let leader = status.configuration.members.get(&status.leader?)?;
+        Some(Leader { name: leader.name.clone(), address: leader.address.clone(), url: None })
+    }
+
+    fn age(&self, _strict: bool) -> Option<Duration> {
+        (self.status().role == Role::Leader).then_some(Duration::ZERO)
     }
 }

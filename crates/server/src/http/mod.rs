@@ -6,30 +6,37 @@
 //! A connection that we close while the client still sends is drained for a moment, since closing it at once would
 //! reset it and take our answer away from under the client's eyes.
 //!
-//! A request is parsed once, at the edge, into a dialect's own call; the call asks the [`Cluster`] in the node's
-//! terms, and the outcome becomes an [`answer`]. Nothing of HTTP or JSON travels further in. One module is one
-//! dialect: [`hraftd`] for now. Another one is another module and another line in [`respond`].
+//! What answers is a [`Service`]: a [`Member`] of a cluster, or whoever else has a use for these connections. A request
+//! is parsed once, at the edge, into a dialect's own call; the call asks the [`Cluster`] in the node's terms, and the
+//! outcome becomes an [`Answer`]. Nothing of HTTP or JSON travels further in. One module is one dialect: [`hraftd`] for
+//! now. Another one is another module and another line in [`member`].
 //!
 //! Not handled: TLS, compression, HTTP/2, and a limit on the number of connections, which is the listener's affair.
 
-mod answer;
-mod body;
+mod admin;
+pub mod answer;
+pub mod body;
 mod cluster;
 mod hraftd;
-mod path;
+mod idempotency;
+mod json;
+mod limits;
+mod member;
+pub mod path;
+mod read;
 mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use cluster::{Cluster, Level};
+pub use answer::{Answer, Refusal};
+pub use cluster::{Cluster, Leader};
+pub use member::{Dialect, Member, Settings};
+pub use read::Level;
 
-use crate::handle::Handle;
-use answer::{Answer, Refusal};
 use hyper::body::{Body, Incoming};
-use hyper::header::HOST;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, StatusCode, Version};
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -56,24 +63,29 @@ const IDLE_ROUNDS: u32 = 120;
 const LINGER: Duration = Duration::from_secs(3);
 const LINGER_BYTES: usize = 64 * 1024 * 1024;
 
-/// What all connections of one node share.
-pub struct Context<C = Handle> {
-    cluster: C,
-    settings: Settings,
+/// Answers requests.
+pub trait Service: Send + Sync + 'static {
+    /// Reads the body if it wants to; `peer` is who asks. May be dropped at any time.
+    fn answer(
+        &self,
+        request: &mut Request<Incoming>,
+        peer: SocketAddr,
+    ) -> impl Future<Output = Result<Answer, Refusal>> + Send;
+}
+
+/// What all connections to one service share.
+pub struct Front<S = Member> {
+    service: S,
     closing: watch::Sender<bool>,
 }
 
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// For reads that do not say which level they want.
-    pub read_level: Level,
-    /// How long a request may wait for its outcome.
-    pub request_limit: Duration,
-}
+impl<S: Service> Front<S> {
+    pub fn new(service: S) -> Front<S> {
+        Front { service, closing: watch::Sender::new(false) }
+    }
 
-impl<C: Cluster> Context<C> {
-    pub fn new(cluster: C, settings: Settings) -> Context<C> {
-        Context { cluster, settings, closing: watch::Sender::new(false) }
+    pub fn service(&self) -> &S {
+        &self.service
     }
 
     /// Lets every connection answer the request that it has in hand, and no other.
@@ -82,20 +94,20 @@ impl<C: Cluster> Context<C> {
     }
 }
 
-/// Serves one connection until either side ends it or [`Context::close`] is called.
-pub async fn serve<S, C>(stream: S, peer: SocketAddr, context: Arc<Context<C>>)
+/// Serves one connection until either side ends it or [`Front::close`] is called.
+pub async fn serve<T, S>(stream: T, peer: SocketAddr, front: Arc<Front<S>>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    C: Cluster,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service,
 {
     let activity = Activity::default();
     let mut stream = Guarded::new(stream, &activity);
-    let end = drive(&mut stream, peer, &context, &activity).await;
+    let end = drive(&mut stream, peer, &front, &activity).await;
     if let End::Slow = end {
         let text = format!("the request's head did not arrive within {} s", (PATROL * HEAD_ROUNDS).as_secs());
         stream.say(&Refusal::new(StatusCode::REQUEST_TIMEOUT, text)).await;
     }
-    if activity.input_is_left() && !*context.closing.borrow() {
+    if activity.input_is_left() && !*front.closing.borrow() {
         linger(&mut stream).await;
     }
 }
@@ -108,14 +120,14 @@ enum End {
     Idle,
 }
 
-async fn drive<S, C>(stream: &mut Guarded<'_, S>, peer: SocketAddr, context: &Context<C>, activity: &Activity) -> End
+async fn drive<T, S>(stream: &mut Guarded<'_, T>, peer: SocketAddr, front: &Front<S>, activity: &Activity) -> End
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    C: Cluster,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service,
 {
     let service = service_fn(|request| async move {
         activity.request_began();
-        let answer = answer(request, peer, context, activity).await;
+        let answer = answer(request, peer, &front.service, activity).await;
         activity.request_ended();
         Ok::<_, Infallible>(answer)
     });
@@ -127,7 +139,7 @@ where
             .max_headers(MAX_HEADERS)
             .serve_connection(TokioIo::new(stream), service)
     );
-    let mut closing = context.closing.subscribe();
+    let mut closing = front.closing.subscribe();
     let mut told_to_close = false;
     let mut patrol = interval(PATROL);
     patrol.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -163,34 +175,17 @@ where
     }
 }
 
-async fn answer<C: Cluster>(
+async fn answer<S: Service>(
     mut request: Request<Incoming>,
     peer: SocketAddr,
-    context: &Context<C>,
+    service: &S,
     activity: &Activity,
 ) -> Answer {
-    let outcome = respond(&mut request, peer, context).await;
+    let outcome = service.answer(&mut request, peer).await;
     if !request.body().is_end_stream() {
         activity.leave_input();
     }
     outcome.unwrap_or_else(Refusal::into_answer)
-}
-
-async fn respond<C: Cluster>(
-    request: &mut Request<Incoming>,
-    peer: SocketAddr,
-    context: &Context<C>,
-) -> Result<Answer, Refusal> {
-    if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
-        return Err(Refusal::invalid("an HTTP/1.1 request must have a Host header; add one and send it again"));
-    }
-    if let Some(call) = hraftd::Call::parse(request) {
-        return call?.perform(request, peer, context).await;
-    }
-    Err(Refusal::new(
-        StatusCode::NOT_FOUND,
-        "nothing is at this path; there are /key, /key/NAME, /status, /join and /remove",
-    ))
 }
 
 /// Reads on until the client is done sending or has read our answer and closed.

@@ -1,0 +1,185 @@
+//! A member of a cluster as clients see it: the dialects that it speaks, and what all of them do alike.
+//!
+//! A dialect is a module with a [`Call`]: a request that it understood. Which paths belong to which dialect is the
+//! dialects' own affair; no two claim the same. Administration ([`admin`]) is the same whatever is spoken besides.
+//!
+//! A change goes to the leader from any member. Where forwarding is turned off, members that do not lead refuse it as
+//! the programs of old did, each dialect in its own words, and a header tells who leads.
+
+use super::answer::{Answer, Form, Refusal, header_text};
+use super::cluster::Cluster;
+use super::{Level, Service, admin, hraftd};
+use crate::handle::Handle;
+use hyper::body::Incoming;
+use hyper::header::{HOST, HeaderName, HeaderValue};
+use hyper::{Request, StatusCode, Version};
+use kv::Operation;
+use node::{Outcome, Role};
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// For reads that do not say which level they want.
+    pub read_level: Level,
+    /// How long a request may wait for its outcome.
+    pub request_limit: Duration,
+    /// Whether a member that does not lead takes changes and hands them to the one that does.
+    pub forward: bool,
+    pub dialects: Vec<Dialect>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            read_level: Level::default(),
+            request_limit: Duration::from_secs(10),
+            forward: true,
+            dialects: Dialect::ALL.to_vec(),
+        }
+    }
+}
+
+/// Whose HTTP is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    Hraftd,
+}
+
+impl Dialect {
+    pub const ALL: [Dialect; 1] = [Dialect::Hraftd];
+    pub const NAMES: &str = "hraftd";
+
+    /// What there is to ask for, in the words of an error.
+    fn paths(self) -> &'static str {
+        match self {
+            Dialect::Hraftd => "/key, /key/NAME",
+        }
+    }
+}
+
+impl FromStr for Dialect {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Dialect, String> {
+        let found = Dialect::ALL.into_iter().find(|dialect| dialect.to_string() == text);
+        found.ok_or_else(|| format!("there is no dialect {text:?}; it may be {}", Dialect::NAMES))
+    }
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Dialect::Hraftd => "hraftd",
+        })
+    }
+}
+
+/// A request that a dialect understood: its path and query, its body not read yet.
+pub trait Call: Sized + Send {
+    /// What the dialect's errors look like.
+    const FORM: Form;
+
+    /// `None` if the path is none of this dialect's.
+    fn parse<B>(request: &Request<B>) -> Option<Result<Self, Refusal>>;
+
+    /// Whether only the leader can do it.
+    fn changes(&self) -> bool;
+
+    /// What a member that does not lead answers to a change if it may not forward it.
+    fn not_the_leader() -> Refusal;
+
+    fn perform<C: Cluster>(
+        self,
+        request: &mut Request<Incoming>,
+        peer: SocketAddr,
+        member: &Member<C>,
+    ) -> impl Future<Output = Result<Answer, Refusal>> + Send;
+}
+
+/// The service of one node.
+pub struct Member<C = Handle> {
+    pub(super) cluster: C,
+    pub(super) settings: Settings,
+}
+
+impl<C: Cluster> Service for Member<C> {
+    async fn answer(&self, request: &mut Request<Incoming>, peer: SocketAddr) -> Result<Answer, Refusal> {
+        if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
+            return Err(Refusal::invalid("an HTTP/1.1 request must have a Host header; add one and send it again"));
+        }
+        for dialect in &self.settings.dialects {
+            let answer = match dialect {
+                Dialect::Hraftd => self.speak::<hraftd::Call>(request, peer).await,
+            };
+            if let Some(answer) = answer {
+                return answer;
+            }
+        }
+        if let Some(answer) = self.speak::<admin::Call>(request, peer).await {
+            return answer;
+        }
+        let paths: Vec<_> = self.settings.dialects.iter().map(|dialect| dialect.paths()).collect();
+        let text = format!("nothing is at this path; there are {}, /status, /join and /remove", paths.join(", "));
+        Err(Refusal::new(StatusCode::NOT_FOUND, text))
+    }
+}
+
+impl<C: Cluster> Member<C> {
+    pub fn new(cluster: C, settings: Settings) -> Member<C> {
+        Member { cluster, settings }
+    }
+
+    async fn speak<D: Call>(
+        &self,
+        request: &mut Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Option<Result<Answer, Refusal>> {
+        let answer = match D::parse(request)? {
+            Ok(call) if call.changes() && !self.takes_changes() => Err(self.point_to_leader(D::not_the_leader())),
+            Ok(call) => call.perform(request, peer, self).await,
+            Err(refusal) => Err(refusal),
+        };
+        Some(answer.map_err(|refusal| refusal.in_form(D::FORM)))
+    }
+
+    /// Applied atomically. Nothing at all is done for no operations.
+    pub(super) async fn write(
+        &self,
+        operations: Vec<Operation>,
+        idempotency: Option<kv::IdempotencyKey>,
+    ) -> Result<(), Refusal> {
+        if operations.is_empty() {
+            return Ok(());
+        }
+        self.ask(node::Request::Write { operations, idempotency }, self.settings.request_limit).await
+    }
+
+    /// Returns once the cluster has done it.
+    pub(super) async fn ask(&self, request: node::Request, limit: Duration) -> Result<(), Refusal> {
+        match self.cluster.request(request, limit).await {
+            Outcome::Written { .. } | Outcome::Readable | Outcome::Done => Ok(()),
+            Outcome::Failed(failure) => Err(failure.into()),
+        }
+    }
+
+    fn takes_changes(&self) -> bool {
+        self.settings.forward || self.cluster.status().role == Role::Leader
+    }
+
+    fn point_to_leader(&self, refusal: Refusal) -> Refusal {
+        let Some(leader) = self.cluster.leader() else { return refusal };
+        let mut headers: Vec<(HeaderName, HeaderValue)> =
+            vec![(LEADER, header_text(&leader.name)), (LEADER_ADDRESS, header_text(&leader.address))];
+        headers.extend(leader.url.map(|url| (LEADER_URL, header_text(&url))));
+        refusal.with_headers(headers)
+    }
+}
+
+pub const LEADER: HeaderName = HeaderName::from_static("quorate-leader");
+/// Where its peers reach it.
+pub const LEADER_ADDRESS: HeaderName = HeaderName::from_static("quorate-leader-address");
+/// Where its clients reach it.
+pub const LEADER_URL: HeaderName = HeaderName::from_static("quorate-leader-url");

@@ -1,0 +1,271 @@
+//! The dialects as a client sees them: bytes in, bytes out, over a connection of the real kind, in front of a cluster
+//! that is a map. Each row of a dialect's description has a line in a table here.
+
+mod admin;
+mod connections;
+mod hraftd;
+mod reads;
+
+use super::*;
+use crate::handle::Identity;
+use base::rng::Rng;
+use bytes::Bytes;
+use kv::{IdempotencyKey, MAX_KEY_BYTES, MAX_OPERATIONS, MAX_VALUE_BYTES, Operation};
+use node::{Failure, Outcome, Status};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::JoinHandle;
+
+struct Server {
+    front: Arc<Front<Member<Map>>>,
+    peer: SocketAddr,
+}
+
+impl Server {
+    fn new() -> Server {
+        Server::with_settings(settings())
+    }
+
+    fn with_settings(settings: Settings) -> Server {
+        let peer = "127.0.0.1:50000".parse().unwrap();
+        Server { front: Arc::new(Front::new(Member::new(Map::default(), settings))), peer }
+    }
+
+    fn with(pairs: &[(&str, &str)]) -> Server {
+        let server = Server::new();
+        *server.cluster().data.lock().unwrap() = content(pairs);
+        server
+    }
+
+    /// Every request to the cluster fails like this.
+    fn fail(self, failure: Failure) -> Server {
+        *self.cluster().failure.lock().unwrap() = Some(failure);
+        self
+    }
+
+    fn cluster(&self) -> &Map {
+        &self.front.service().cluster
+    }
+
+    fn connect(&self) -> DuplexStream {
+        self.open().0
+    }
+
+    fn open(&self) -> (DuplexStream, JoinHandle<()>) {
+        let (client, served) = duplex(1 << 16);
+        (client, tokio::spawn(serve(served, self.peer, self.front.clone())))
+    }
+
+    /// Sends the bytes over a connection of their own, says that they are all, and waits until the server is done.
+    async fn send(&self, bytes: &[u8]) -> Answered {
+        let (client, serving) = self.open();
+        let (mut reader, mut writer) = tokio::io::split(client);
+        let write = async {
+            // A server that has heard enough need not listen to the end.
+            let _ = writer.write_all(bytes).await;
+            let _ = writer.shutdown().await;
+        };
+        let mut answer = Vec::new();
+        let (_, read) = tokio::join!(write, reader.read_to_end(&mut answer));
+        read.unwrap();
+        serving.await.expect("the connection must not panic");
+        Answered::parse(&answer)
+    }
+
+    async fn call(&self, method: &str, path: &str, body: &str) -> Answered {
+        self.send(&request(method, path, &[], body.as_bytes())).await
+    }
+
+    async fn get(&self, path: &str) -> Answered {
+        self.call("GET", path, "").await
+    }
+
+    async fn post(&self, path: &str, body: &str) -> Answered {
+        self.call("POST", path, body).await
+    }
+
+    /// What the cluster was asked since the last look.
+    fn asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut self.cluster().asked.lock().unwrap())
+    }
+
+    fn content(&self) -> BTreeMap<Vec<u8>, Bytes> {
+        self.cluster().data.lock().unwrap().clone()
+    }
+}
+
+fn settings() -> Settings {
+    Settings::default()
+}
+
+fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+fn put(pairs: &[(&str, &str)]) -> Asked {
+    let operation = |(key, value): &(&str, &str)| Operation::Put {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: Bytes::copy_from_slice(value.as_bytes()),
+    };
+    Asked::Write(pairs.iter().map(operation).collect(), None)
+}
+
+fn content(pairs: &[(&str, &str)]) -> BTreeMap<Vec<u8>, Bytes> {
+    pairs.iter().map(|(key, value)| (key.as_bytes().to_vec(), Bytes::copy_from_slice(value.as_bytes()))).collect()
+}
+
+/// What a cluster was asked.
+#[derive(Debug, PartialEq)]
+enum Asked {
+    Read,
+    Write(Vec<Operation>, Option<IdempotencyKey>),
+    Join(String, String),
+    Remove(String),
+}
+
+/// A cluster that is a map.
+struct Map {
+    data: Mutex<BTreeMap<Vec<u8>, Bytes>>,
+    asked: Mutex<Vec<Asked>>,
+    failure: Mutex<Option<Failure>>,
+    status: Mutex<Arc<Status>>,
+    identity: Arc<Identity>,
+    leader: Mutex<Option<Leader>>,
+    /// By the last contact with the leader, and by the data's own time.
+    ages: Mutex<[Option<Duration>; 2]>,
+}
+
+impl Default for Map {
+    fn default() -> Map {
+        let identity =
+            Identity { name: "me".into(), address: "here:1".into(), incarnation: base::Incarnation(1), cluster: None };
+        Map {
+            data: Mutex::default(),
+            asked: Mutex::default(),
+            failure: Mutex::default(),
+            status: Mutex::default(),
+            identity: Arc::new(identity),
+            leader: Mutex::default(),
+            ages: Mutex::default(),
+        }
+    }
+}
+
+impl Map {
+    fn set_status(&self, status: Status) {
+        *self.status.lock().unwrap() = Arc::new(status);
+    }
+}
+
+impl Cluster for Map {
+    async fn request(&self, request: node::Request, _limit: Duration) -> Outcome {
+        if let Some(failure) = &*self.failure.lock().unwrap() {
+            return Outcome::Failed(failure.clone());
+        }
+        let asked = match &request {
+            node::Request::Read => Asked::Read,
+            node::Request::Write { operations, idempotency } => Asked::Write(operations.clone(), idempotency.clone()),
+            node::Request::Join { name, address } => Asked::Join(name.clone(), address.clone()),
+            node::Request::Remove { name } => Asked::Remove(name.clone()),
+            node::Request::Transfer { .. } => panic!("the dialect has no word for {request:?}"),
+        };
+        self.asked.lock().unwrap().push(asked);
+        match request {
+            node::Request::Write { operations, .. } => {
+                let changed = operations.len() as u32;
+                let mut data = self.data.lock().unwrap();
+                for operation in operations {
+                    match operation {
+                        Operation::Put { key, value } => data.insert(key.to_vec(), value),
+                        Operation::Delete { key } => data.remove(&key[..]),
+                    };
+                }
+                Outcome::Written { revision: 1, changed }
+            }
+            node::Request::Read => Outcome::Readable,
+            _ => Outcome::Done,
+        }
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Failure> {
+        Ok(self.data.lock().unwrap().get(key).cloned())
+    }
+
+    fn status(&self) -> Arc<Status> {
+        self.status.lock().unwrap().clone()
+    }
+
+    fn identity(&self) -> Arc<Identity> {
+        self.identity.clone()
+    }
+
+    fn leader(&self) -> Option<Leader> {
+        self.leader.lock().unwrap().clone()
+    }
+
+    fn age(&self, strict: bool) -> Option<Duration> {
+        self.ages.lock().unwrap()[usize::from(strict)]
+    }
+}
+
+/// An answer as it came over the wire. All empty if none came.
+#[derive(Debug, Default)]
+struct Answered {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: String,
+}
+
+impl Answered {
+    /// Reads one answer and leaves the connection open.
+    async fn read(client: &mut (impl AsyncRead + Unpin)) -> Answered {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(b"\r\n\r\n") {
+            bytes.push(client.read_u8().await.expect("an answer's head"));
+        }
+        let length = Answered::parse(&bytes).header("content-length").map_or(0, |length| length.parse().unwrap());
+        let mut body = vec![0; length];
+        client.read_exact(&mut body).await.expect("an answer's body");
+        Answered::parse(&[bytes, body].concat())
+    }
+
+    fn parse(bytes: &[u8]) -> Answered {
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            assert_eq!(text, "", "half an answer");
+            return Answered::default();
+        };
+        let (line, headers) = head.split_once("\r\n").unwrap_or((head, ""));
+        let header = |line: &str| {
+            let (name, value) = line.split_once(": ").unwrap();
+            (name.to_owned(), value.to_owned())
+        };
+        Answered {
+            status: line.split(' ').nth(1).unwrap().parse().unwrap(),
+            headers: headers.lines().map(header).collect(),
+            body: body.to_owned(),
+        }
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    /// It must be an error with that status, whose sentence contains `reason`.
+    #[track_caller]
+    fn expect_error(&self, status: u16, reason: &str) {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.header("content-type"), Some("application/json"));
+        let error = self.json()["error"].as_str().expect("an error is a sentence").to_owned();
+        assert!(error.contains(reason), "{error:?} does not say {reason:?}");
+    }
+}
