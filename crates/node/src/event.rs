@@ -82,14 +82,26 @@ pub enum Event {
 pub enum Request {
     /// Applied atomically, on the whole cluster, exactly once.
     Write { operations: Vec<Operation>, idempotency: Option<IdempotencyKey> },
-    /// Answered when this node's published view is at least as new as anything acknowledged before the request came.
-    Read,
+    /// Answered when this node's published view is as new as the level wants it.
+    Read(ReadLevel),
     /// The node at that peer address wants to be a member. Answered when it votes.
     Join { name: String, address: String },
     /// The member of that name shall be none.
     Remove { name: String },
     /// Another voter shall lead: the one of that name, or the one that is furthest.
     Transfer { name: Option<String> },
+}
+
+/// How much a read asks of the cluster. (To read whatever this node has applied, ask nobody: read the published view.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadLevel {
+    /// Nothing is missing that was acknowledged before the request came: a majority confirms that the leader leads.
+    Linearizable,
+    /// What the leader knew to be committed when it was asked. Nobody confirms it, so just after another was elected the
+    /// deposed one may still answer, for up to an election timeout, and what the other acknowledged meanwhile is missing.
+    Weak,
+    /// As linearizable, by an entry in the log: the price of a write, and the proof that the log is being written.
+    Strong,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 //!
 //! A write's way: [`Request::Write`] gets a number of this node's session (`writes`), is proposed here or forwarded to
 //! the leader, is written to the log on a majority, committed, applied (`replica`), and answered by the node that was
-//! asked. A linearizable read's way: `reads`. Membership: `admin` and [`membership`]. Checkpoints and their transfer:
+//! asked. A read's way: `reads`, or that of a write if it is a strong one. Membership: `admin` and [`membership`]. Checkpoints and their transfer:
 //! `snapshots`.
 //!
 //! Not handled: more than one group. The node holds groups in the plural and writes one log for all of them, but only
@@ -281,10 +281,13 @@ impl Node {
             _ if self.drain != Drain::No => {
                 Err(Failure::Unavailable("this node is shutting down; nothing was changed: ask another node".into()))
             }
-            Request::Write { .. } | Request::Read => match self.replicas.get_mut(&FIRST_GROUP) {
-                Some(replica) => replica.write(ticket, request, deadline),
-                None => Ok(()),
-            },
+            Request::Write { operations, idempotency } => {
+                let replica = self.replicas.get_mut(&FIRST_GROUP);
+                replica.map_or(Ok(()), |r| r.writes.request(ticket, operations, idempotency, deadline))
+            }
+            Request::Read(level) => {
+                self.replicas.get_mut(&FIRST_GROUP).map_or(Ok(()), |r| r.read(ticket, level, deadline))
+            }
             Request::Join { name, address } => self.admin.request(ticket, Admin::Join { name, address }, deadline),
             Request::Remove { name } => self.admin.request(ticket, Admin::Remove { name }, deadline),
             Request::Transfer { name } => self.admin.request(ticket, Admin::Transfer { name }, deadline),

@@ -22,10 +22,11 @@ pub enum Message {
         group: GroupId,
         commands: Vec<Bytes>,
     },
-    /// From which index on may the sender serve the reads it holds?
+    /// From which index on may the sender serve the reads it holds? If they are weak, the leader's word is enough.
     ReadIndex {
         group: GroupId,
         id: u64,
+        weak: bool,
     },
     ReadIndexReply {
         group: GroupId,
@@ -93,10 +94,11 @@ impl Message {
                 w.varint(commands.len() as u64);
                 commands.iter().for_each(|command| w.blob(command));
             }
-            Message::ReadIndex { group, id } => {
+            Message::ReadIndex { group, id, weak } => {
                 w.u8(3);
                 w.varint(*group);
                 w.varint(*id);
+                w.bool(*weak);
             }
             Message::ReadIndexReply { group, id, index } => {
                 w.u8(4);
@@ -147,7 +149,7 @@ impl Message {
                 let commands = (0..r.count()?).map(|_| r.blob()).collect::<Result<_, _>>()?;
                 Message::Forward { group, commands }
             }
-            3 => Message::ReadIndex { group: r.varint()?, id: r.varint()? },
+            3 => Message::ReadIndex { group: r.varint()?, id: r.varint()?, weak: r.bool()? },
             4 => Message::ReadIndexReply { group: r.varint()?, id: r.varint()?, index: r.varint()? },
             5 => Message::Admin { id: r.varint()?, limit_ticks: r.varint()?, request: decode_admin(&mut r)? },
             6 => Message::AdminReply { id: r.varint()?, outcome: decode_outcome(&mut r)? },

@@ -1,9 +1,16 @@
-//! Linearizable reads by ReadIndex (Raft thesis, section 6.4), shared by all reads that wait at the same moment.
+//! Reads that the leader answers for: linearizable ones by ReadIndex (Raft thesis, section 6.4), weak ones on its word
+//! alone.
 //!
-//! A round asks a quorum, through the leader, whether it still leads; every read that came before the round began may
-//! be served once this node has applied the index that the round brought. One round is under way at a time; what
-//! arrives meanwhile shares the next. A round is never repeated under the same context: on any change of role or term,
-//! or when it takes too long, its reads go into a new one (etcd #20418 is what happens otherwise).
+//! A linearizable round asks a quorum, through the leader, whether it still leads; every read that came before the round
+//! began may be served once this node has applied the index that the round brought. One round is under way at a time;
+//! what arrives meanwhile shares the next. A round is never repeated under the same context: on any change of role or
+//! term, or when it takes too long, its reads go into a new one (etcd #20418 is what happens otherwise).
+//!
+//! Weak reads have a lane of their own, so they wait for no quorum, and no unconfirmed round can answer a linearizable
+//! read. A leader that has committed an entry of its term answers them at once with its commit index; a follower asks
+//! it, once for all weak reads that wait.
+//!
+//! Not handled: strong reads, which are entries of the log (`writes`).
 
 use crate::event::{Effect, Failure, Outcome, Ticket};
 use crate::first_number;
@@ -21,11 +28,19 @@ pub(crate) struct Reads {
     node: NodeId,
     boot: u64,
     group: GroupId,
+    /// Rounds of both lanes are numbered from it, so that an answer belongs to one round of one lane.
     counter: u64,
+    linearizable: Lane,
+    weak: Lane,
+    /// Reads whose index is known and not applied yet, oldest first.
+    confirmed: Vec<(Index, Vec<Reader>)>,
+}
+
+/// Reads that share rounds.
+#[derive(Default)]
+struct Lane {
     waiting: Vec<Reader>,
     round: Option<Round>,
-    /// Rounds that brought an index which is not applied yet, oldest first.
-    confirmed: Vec<(Index, Vec<Reader>)>,
 }
 
 struct Round {
@@ -54,50 +69,64 @@ impl Reads {
             boot,
             group,
             counter: first_number(boot),
-            waiting: Vec::new(),
-            round: None,
+            linearizable: Lane::default(),
+            weak: Lane::default(),
             confirmed: Vec::new(),
         }
     }
 
-    pub(crate) fn request(&mut self, ticket: Ticket, deadline: u64) -> Result<(), Failure> {
-        if self.waiting.len() >= MAX_WAITING {
+    pub(crate) fn request(&mut self, ticket: Ticket, weak: bool, deadline: u64) -> Result<(), Failure> {
+        let waiting = &mut self.lane(weak).waiting;
+        if waiting.len() >= MAX_WAITING {
             return Err(Failure::Overloaded("too many reads wait on this node: try again in a moment".into()));
         }
-        self.waiting.push(Reader::Client { ticket, deadline });
+        waiting.push(Reader::Client { ticket, deadline });
         Ok(())
     }
 
-    pub(crate) fn request_from_peer(&mut self, node: NodeId, id: u64) {
+    pub(crate) fn request_from_peer(&mut self, node: NodeId, id: u64, weak: bool) {
+        let waiting = &mut self.lane(weak).waiting;
         // A newer round of the same peer stands for the older one, which it gave up.
-        self.waiting.retain(|r| !matches!(r, Reader::Peer { node: n, .. } if *n == node));
-        self.waiting.push(Reader::Peer { node, id });
+        waiting.retain(|r| !matches!(r, Reader::Peer { node: n, .. } if *n == node));
+        waiting.push(Reader::Peer { node, id });
     }
 
-    /// Begins a round if reads wait and none is under way.
+    fn lane(&mut self, weak: bool) -> &mut Lane {
+        if weak { &mut self.weak } else { &mut self.linearizable }
+    }
+
+    /// Begins the rounds that reads wait for.
     pub(crate) fn start(&mut self, group: &mut Group, now: u64, effects: &mut Vec<Effect>) {
-        if self.round.is_some() || self.waiting.is_empty() {
-            return;
-        }
         if group.is_leader() {
             if group.can_read() {
-                let round = self.begin(now);
-                group.read_index(self.context(round));
+                self.ask_the_quorum(group, now);
+                let weak = std::mem::take(&mut self.weak.waiting);
+                self.confirm(weak, group.commit(), effects);
             }
-            return;
-        }
-        // Their own leader will hear from them again; we are not it.
-        self.waiting.retain(|r| matches!(r, Reader::Client { .. }));
-        if let Some(leader) = group.leader().filter(|_| !self.waiting.is_empty()) {
-            let id = self.begin(now);
-            effects.push(Effect::Send { to: leader, message: Message::ReadIndex { group: self.group, id } });
+        } else {
+            self.ask_the_leader(group.leader(), now, effects);
         }
     }
 
-    fn begin(&mut self, now: u64) -> u64 {
-        self.counter += 1;
-        self.round = Some(Round { number: self.counter, started: now, readers: std::mem::take(&mut self.waiting) });
-        self.counter
+    fn ask_the_quorum(&mut self, group: &mut Group, now: u64) {
+        if self.linearizable.is_due() {
+            self.counter += 1;
+            self.linearizable.begin(self.counter, now);
+            group.read_index(self.context(self.counter));
+        }
+    }
+
+    fn ask_the_leader(&mut self, leader: Option<NodeId>, now: u64, effects: &mut Vec<Effect>) {
+        for (lane, weak) in [(&mut self.linearizable, false), (&mut self.weak, true)] {
+            // Their own leader will hear from them again; we are not it.
+            lane.waiting.retain(|r| matches!(r, Reader::Client { .. }));
+            if let Some(leader) = leader.filter(|_| lane.is_due()) {
+                self.counter += 1;
+                lane.begin(self.counter, now);
+                let message = Message::ReadIndex { group: self.group, id: self.counter, weak };
+                effects.push(Effect::Send { to: leader, message });
+            }
+        }
     }
 
     /// Unique for ever: this node, this life of it, this round.
@@ -111,22 +140,22 @@ impl Reads {
 
     /// As leader: a quorum confirmed the round of that context.
     pub(crate) fn confirmed_by_quorum(&mut self, context: &Bytes, index: Index, effects: &mut Vec<Effect>) {
-        if self.round.as_ref().is_some_and(|round| self.context(round.number) == *context) {
-            self.confirm(index, effects);
+        let number = self.linearizable.round.as_ref().map(|round| round.number);
+        if let Some(number) = number.filter(|&number| self.context(number) == *context) {
+            let readers = self.linearizable.end(number);
+            self.confirm(readers, index, effects);
         }
     }
 
     /// As follower: the leader answered the round of that id.
     pub(crate) fn confirmed_by_leader(&mut self, id: u64, index: Index, effects: &mut Vec<Effect>) {
-        if self.round.as_ref().is_some_and(|round| round.number == id) {
-            self.confirm(index, effects);
-        }
+        let mut readers = self.linearizable.end(id);
+        readers.append(&mut self.weak.end(id));
+        self.confirm(readers, index, effects);
     }
 
-    fn confirm(&mut self, index: Index, effects: &mut Vec<Effect>) {
-        let Some(round) = self.round.take() else { return };
-        let (clients, peers): (Vec<_>, Vec<_>) =
-            round.readers.into_iter().partition(|r| matches!(r, Reader::Client { .. }));
+    fn confirm(&mut self, readers: Vec<Reader>, index: Index, effects: &mut Vec<Effect>) {
+        let (clients, peers): (Vec<_>, Vec<_>) = readers.into_iter().partition(|r| matches!(r, Reader::Client { .. }));
         for peer in peers {
             if let Reader::Peer { node, id } = peer {
                 let message = Message::ReadIndexReply { group: self.group, id, index };
@@ -152,51 +181,81 @@ impl Reads {
         });
     }
 
-    /// Role, term or leader changed: the round may never be answered, and its context must not be used again.
+    /// Role, term or leader changed: the rounds may never be answered, and their contexts must not be used again.
     pub(crate) fn restart(&mut self) {
+        self.linearizable.restart();
+        self.weak.restart();
+    }
+
+    pub(crate) fn tick(&mut self, now: u64, why: &str, replies: &mut Vec<(Ticket, Outcome)>) {
+        for (lane, what) in [
+            (&mut self.linearizable, "the read could not be confirmed by a majority within its time limit"),
+            (&mut self.weak, "no leader answered for the read within its time limit"),
+        ] {
+            if lane.round.as_ref().is_some_and(|round| round.started + ROUND_TICKS <= now) {
+                lane.restart();
+            }
+            give_up(&mut lane.waiting, now, what, why, replies);
+            if let Some(round) = &mut lane.round {
+                give_up(&mut round.readers, now, what, why, replies);
+            }
+        }
+        for (_, readers) in &mut self.confirmed {
+            let what = "this node did not catch up with its leader within the read's time limit";
+            give_up(readers, now, what, why, replies);
+        }
+        self.confirmed.retain(|(_, readers)| !readers.is_empty());
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.linearizable.is_idle() && self.weak.is_idle() && self.confirmed.is_empty()
+    }
+
+    pub(crate) fn fail_all(&mut self, why: &str, replies: &mut Vec<(Ticket, Outcome)>) {
+        self.restart();
+        let waiting = self.linearizable.waiting.drain(..).chain(self.weak.waiting.drain(..));
+        let readers = waiting.chain(self.confirmed.drain(..).flat_map(|(_, readers)| readers));
+        replies.extend(readers.filter_map(|reader| match reader {
+            Reader::Client { ticket, .. } => Some((ticket, Outcome::Failed(Failure::Removed(why.to_owned())))),
+            Reader::Peer { .. } => None,
+        }));
+    }
+}
+
+impl Lane {
+    fn is_due(&self) -> bool {
+        self.round.is_none() && !self.waiting.is_empty()
+    }
+
+    fn begin(&mut self, number: u64, now: u64) {
+        self.round = Some(Round { number, started: now, readers: std::mem::take(&mut self.waiting) });
+    }
+
+    /// Those who waited for the round of that number, if it is the one that is under way.
+    fn end(&mut self, number: u64) -> Vec<Reader> {
+        self.round.take_if(|round| round.number == number).map_or(Vec::new(), |round| round.readers)
+    }
+
+    fn restart(&mut self) {
         if let Some(mut round) = self.round.take() {
             round.readers.append(&mut self.waiting);
             self.waiting = round.readers;
         }
     }
 
-    pub(crate) fn tick(&mut self, now: u64, why: &str, replies: &mut Vec<(Ticket, Outcome)>) {
-        if self.round.as_ref().is_some_and(|round| round.started + ROUND_TICKS <= now) {
-            self.restart();
-        }
-        let mut give_up = |reader: &Reader| match reader {
-            Reader::Client { ticket, deadline } if *deadline <= now => {
-                replies.push((
-                    *ticket,
-                    Outcome::Failed(Failure::Unavailable(format!(
-                        "the read could not be confirmed by a majority within its time limit ({why}): try again, or \
-                         read with level=none if stale data will do"
-                    ))),
-                ));
-                false
-            }
-            _ => true,
-        };
-        self.waiting.retain(&mut give_up);
-        if let Some(round) = &mut self.round {
-            round.readers.retain(&mut give_up);
-        }
-        for (_, readers) in &mut self.confirmed {
-            readers.retain(&mut give_up);
-        }
-        self.confirmed.retain(|(_, readers)| !readers.is_empty());
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.round.is_none()
     }
+}
 
-    pub(crate) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.round.is_none() && self.confirmed.is_empty()
-    }
-
-    pub(crate) fn fail_all(&mut self, why: &str, replies: &mut Vec<(Ticket, Outcome)>) {
-        self.restart();
-        let readers = self.waiting.drain(..).chain(self.confirmed.drain(..).flat_map(|(_, readers)| readers));
-        replies.extend(readers.filter_map(|reader| match reader {
-            Reader::Client { ticket, .. } => Some((ticket, Outcome::Failed(Failure::Removed(why.to_owned())))),
-            Reader::Peer { .. } => None,
-        }));
-    }
+/// Answers those whose time is up.
+fn give_up(readers: &mut Vec<Reader>, now: u64, what: &str, why: &str, replies: &mut Vec<(Ticket, Outcome)>) {
+    readers.retain(|reader| match reader {
+        Reader::Client { ticket, deadline } if *deadline <= now => {
+            let text = format!("{what} ({why}): try again, or read with level=none if stale data will do");
+            replies.push((*ticket, Outcome::Failed(Failure::Unavailable(text))));
+            false
+        }
+        _ => true,
+    });
 }

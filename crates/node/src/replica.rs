@@ -1,6 +1,6 @@
 //! One group's replica: its consensus, its state machine, and the requests that wait for them.
 
-use crate::event::{Effect, Failure, Notice, Outcome, Ticket};
+use crate::event::{Effect, Failure, Notice, Outcome, ReadLevel, Ticket};
 use crate::membership::{Configuration, MemberChange};
 use crate::message::Message;
 use crate::reads::Reads;
@@ -183,9 +183,9 @@ impl Replica {
                         .extend(commands.into_iter().filter(|c| !c.is_empty() && c.len() <= kv::MAX_COMMAND_BYTES));
                 }
             }
-            Message::ReadIndex { id, .. } => {
+            Message::ReadIndex { id, weak, .. } => {
                 if self.group.is_leader() {
-                    self.reads.request_from_peer(from, id);
+                    self.reads.request_from_peer(from, id, weak);
                 }
             }
             Message::ReadIndexReply { id, index, .. } => self.reads.confirmed_by_leader(id, index, effects),
@@ -483,12 +483,11 @@ impl Replica {
         admin::best_successor(&self.group, &self.configuration, self.me)
     }
 
-    pub(crate) fn write(&mut self, ticket: Ticket, request: crate::Request, deadline: u64) -> Result<(), Failure> {
-        match request {
-            crate::Request::Write { operations, idempotency } => {
-                self.writes.request(ticket, operations, idempotency, deadline)
-            }
-            _ => self.reads.request(ticket, deadline),
+    pub(crate) fn read(&mut self, ticket: Ticket, level: ReadLevel, deadline: u64) -> Result<(), Failure> {
+        match level {
+            ReadLevel::Linearizable => self.reads.request(ticket, false, deadline),
+            ReadLevel::Weak => self.reads.request(ticket, true, deadline),
+            ReadLevel::Strong => self.writes.request_read(ticket, deadline),
         }
     }
 }

@@ -5,6 +5,9 @@
 //! lets it take effect once. It is answered when this node itself applies it, so no answer can be lost on the way back,
 //! and a local read that follows an acknowledged write on the same node sees it.
 //!
+//! A strong read is a write of nothing: it goes the same way, and is answered when this node has applied all that came
+//! before it in the log. It changes nothing, so when it fails, it is known that nothing was changed.
+//!
 //! Not handled: fairness among clients.
 
 use crate::event::{Failure, Outcome, Ticket};
@@ -37,6 +40,7 @@ pub(crate) struct Writes {
 
 struct Pending {
     ticket: Ticket,
+    purpose: Purpose,
     command: Bytes,
     deadline: u64,
     sent: Option<u64>,
@@ -44,10 +48,17 @@ struct Pending {
 
 struct Early {
     ticket: Ticket,
+    purpose: Purpose,
     operations: Vec<Operation>,
     idempotency: Option<IdempotencyKey>,
     size_bytes: usize,
     deadline: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Write,
+    Read,
 }
 
 impl Writes {
@@ -72,19 +83,27 @@ impl Writes {
         deadline: u64,
     ) -> Result<(), Failure> {
         let size_bytes = operations.iter().map(size_bytes).sum::<usize>();
+        self.accept(Early { ticket, purpose: Purpose::Write, operations, idempotency, size_bytes, deadline })
+    }
+
+    pub(crate) fn request_read(&mut self, ticket: Ticket, deadline: u64) -> Result<(), Failure> {
+        let (operations, idempotency) = (Vec::new(), None);
+        self.accept(Early { ticket, purpose: Purpose::Read, operations, idempotency, size_bytes: 0, deadline })
+    }
+
+    fn accept(&mut self, early: Early) -> Result<(), Failure> {
         let full = self.pending.len() + self.early.len() >= MAX_PENDING;
         let window = self.next_number - self.low_water() >= kv::WINDOW - 1;
-        if full || window || self.size_bytes + size_bytes > MAX_PENDING_BYTES {
+        if full || window || self.size_bytes + early.size_bytes > MAX_PENDING_BYTES {
             return Err(Failure::Overloaded(format!(
-                "{} writes are in flight on this node, which is as many as it takes; nothing was changed: try again in a moment",
+                "{} requests are in flight on this node, which is as many as it takes; nothing was changed: try again in a moment",
                 self.pending.len() + self.early.len()
             )));
         }
-        let early = Early { ticket, operations, idempotency, size_bytes, deadline };
         if self.registered {
             self.number(early);
         } else {
-            self.size_bytes += size_bytes;
+            self.size_bytes += early.size_bytes;
             self.early.push_back(early);
         }
         Ok(())
@@ -93,11 +112,11 @@ impl Writes {
     fn number(&mut self, early: Early) {
         let number = self.next_number;
         let request = RequestId { session: self.session, number, low_water: self.low_water() };
-        let command = Command::Write { request, idempotency: early.idempotency, operations: early.operations }.encode();
+        let Early { ticket, purpose, operations, idempotency, deadline, .. } = early;
+        let command = Command::Write { request, idempotency, operations }.encode();
         self.next_number += 1;
         self.size_bytes += command.len();
-        let pending = Pending { ticket: early.ticket, command, deadline: early.deadline, sent: None };
-        self.pending.insert(number, pending);
+        self.pending.insert(number, Pending { ticket, purpose, command, deadline, sent: None });
         self.outbox.insert(number);
     }
 
@@ -151,7 +170,11 @@ impl Writes {
         let pending = self.pending.remove(&request.number)?;
         self.outbox.remove(&request.number);
         self.size_bytes -= pending.command.len();
-        Some((pending.ticket, outcome(answer)))
+        let outcome = match pending.purpose {
+            Purpose::Write => written(answer),
+            Purpose::Read => read(answer),
+        };
+        Some((pending.ticket, outcome))
     }
 
     /// Looks at the state machine after something else than a write of ours changed it: is the session registered,
@@ -186,12 +209,13 @@ impl Writes {
             if let Some(pending) = self.pending.remove(&number) {
                 self.outbox.remove(&number);
                 self.size_bytes -= pending.command.len();
-                let failure = match pending.sent {
-                    Some(_) => Failure::Unknown(format!(
+                let failure = match (pending.purpose, pending.sent) {
+                    (Purpose::Read, _) => read_too_late(why),
+                    (Purpose::Write, None) => not_sent(why),
+                    (Purpose::Write, Some(_)) => Failure::Unknown(format!(
                         "the write was not confirmed within its time limit ({why}); its outcome is unknown: it may or \
                          may not take effect, once; read the key, or retry with an Idempotency-Key"
                     )),
-                    None => not_sent(why),
                 };
                 replies.push((pending.ticket, Outcome::Failed(failure)));
             }
@@ -200,18 +224,22 @@ impl Writes {
         self.early = early;
         for early in late {
             self.size_bytes -= early.size_bytes;
-            replies.push((early.ticket, Outcome::Failed(not_sent(why))));
+            let failure = match early.purpose {
+                Purpose::Write => not_sent(why),
+                Purpose::Read => read_too_late(why),
+            };
+            replies.push((early.ticket, Outcome::Failed(failure)));
         }
     }
 
     /// This node can't learn any more what becomes of its writes.
     pub(crate) fn fail_all(&mut self, why: &str, replies: &mut Vec<(Ticket, Outcome)>) {
         for (_, pending) in std::mem::take(&mut self.pending) {
-            let failure = match pending.sent {
-                Some(_) => {
+            let failure = match (pending.purpose, pending.sent) {
+                (Purpose::Write, Some(_)) => {
                     Failure::Unknown(format!("{why}; the write's outcome is unknown: it may or may not take effect"))
                 }
-                None => Failure::Removed(why.to_owned()),
+                _ => Failure::Removed(why.to_owned()),
             };
             replies.push((pending.ticket, Outcome::Failed(failure)));
         }
@@ -253,7 +281,24 @@ fn not_sent(why: &str) -> Failure {
     ))
 }
 
-fn outcome(answer: &Answer) -> Outcome {
+fn read_too_late(why: &str) -> Failure {
+    Failure::Unavailable(format!(
+        "the read did not come back through the log within its time limit ({why}); nothing was changed: try again, or \
+         read with level=none if stale data will do"
+    ))
+}
+
+/// The entry came to its place, and all before it is applied.
+fn read(answer: &Answer) -> Outcome {
+    match answer {
+        Answer::Done { .. } => Outcome::Readable,
+        answer => Outcome::Failed(Failure::Unavailable(format!(
+            "the cluster refused the read's entry in the log ({answer:?}); nothing was changed: try again"
+        ))),
+    }
+}
+
+fn written(answer: &Answer) -> Outcome {
     match answer {
         Answer::Done { revision, changed } => Outcome::Written { revision: *revision, changed: *changed },
         Answer::Registered => Outcome::Done,

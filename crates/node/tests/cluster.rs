@@ -5,7 +5,7 @@
 mod world;
 
 use kv::Operation;
-use node::{Failure, Outcome, Request, Role};
+use node::{Failure, Outcome, ReadLevel, Request, Role};
 use world::World;
 
 fn put(key: &str, value: &str) -> Request {
@@ -85,7 +85,77 @@ fn without_a_majority_a_write_times_out_and_the_error_says_what_is_known() {
     assert!(matches!(world.ask(&leader, put("k", "1")), Outcome::Failed(Failure::Unknown(_))));
     // It has stepped down by now, so the next one is never sent.
     assert!(matches!(world.ask(&leader, put("k", "2")), Outcome::Failed(Failure::Unavailable(_))));
-    assert!(matches!(world.ask(&leader, Request::Read), Outcome::Failed(Failure::Unavailable(_))));
+    assert!(matches!(
+        world.ask(&leader, Request::Read(ReadLevel::Linearizable)),
+        Outcome::Failed(Failure::Unavailable(_))
+    ));
+}
+
+#[test]
+fn a_weak_read_takes_the_leaders_word_and_asks_no_quorum() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    assert_eq!(world.leader(), "a");
+    world.lose("heartbeat-response");
+    world.ask("b", put("k", "1"));
+    for name in ["a", "b"] {
+        let linearizable = world.send(name, Request::Read(ReadLevel::Linearizable));
+        let weak = world.send(name, Request::Read(ReadLevel::Weak));
+        assert_eq!(world.answer(weak), Some(Outcome::Readable), "on {name}");
+        assert_eq!(world.answer(linearizable), None, "on {name}, with a majority that is not heard");
+        assert_eq!(world.peek(name, "k"), Some("1".into()));
+    }
+    // A leader that was deposed says nothing, and a follower has nobody to ask.
+    world.kill("b");
+    world.kill("c");
+    let without_a_leader = world.ask("a", Request::Read(ReadLevel::Linearizable));
+    assert!(matches!(without_a_leader, Outcome::Failed(Failure::Unavailable(_))), "{without_a_leader:?}");
+    let weak = world.ask("a", Request::Read(ReadLevel::Weak));
+    assert!(matches!(weak, Outcome::Failed(Failure::Unavailable(_))), "{weak:?}");
+}
+
+/// It does not know yet what its predecessor committed, so its word is worth nothing (etcd #7331, for weak reads too).
+#[test]
+fn a_new_leader_without_a_commit_in_its_term_serves_no_weak_read() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    world.kill("a");
+    world.lose("append-response");
+    assert!(world.run_until(50, |w| w.try_leader().is_some()));
+    let asked: Vec<u64> = ["b", "c"].map(|name| world.send(name, Request::Read(ReadLevel::Weak))).into();
+    assert!(asked.iter().all(|&ticket| world.answer(ticket).is_none()));
+    world.lose_nothing();
+    world.run(10);
+    assert!(asked.iter().all(|&ticket| world.answer(ticket) == Some(Outcome::Readable)));
+}
+
+#[test]
+fn a_strong_read_is_an_entry_of_the_log() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    world.ask("c", put("k", "1"));
+    for name in ["a", "b"] {
+        let before = world.applied(name);
+        assert_eq!(world.ask(name, Request::Read(ReadLevel::Linearizable)), Outcome::Readable);
+        assert_eq!(world.ask(name, Request::Read(ReadLevel::Weak)), Outcome::Readable);
+        assert_eq!(world.applied(name), before);
+        assert_eq!(world.ask(name, Request::Read(ReadLevel::Strong)), Outcome::Readable);
+        assert_eq!(world.applied(name), before + 1, "on {name}");
+        assert_eq!(world.peek(name, "k"), Some("1".into()));
+    }
+    assert!(matches!(world.ask("a", put("k", "2")), Outcome::Written { revision: 2, .. }), "they took no revision");
+    world.assert_equal_states();
+}
+
+#[test]
+fn a_strong_read_that_fails_changed_nothing() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    assert_eq!(world.leader(), "a");
+    world.kill("b");
+    world.kill("c");
+    for what in ["sent", "never sent"] {
+        match world.ask("a", Request::Read(ReadLevel::Strong)) {
+            Outcome::Failed(Failure::Unavailable(text)) => assert!(text.contains("nothing was changed"), "{text}"),
+            other => panic!("{what}: {other:?}"),
+        }
+    }
 }
 
 #[test]
@@ -118,7 +188,10 @@ fn a_removed_node_stops_serving_and_says_why() {
     for victim in ["a", "b"] {
         assert_eq!(world.ask("c", Request::Remove { name: victim.into() }), Outcome::Done, "also the leader itself");
         world.run(40);
-        assert!(matches!(world.ask(victim, Request::Read), Outcome::Failed(Failure::Removed(_))));
+        assert!(matches!(
+            world.ask(victim, Request::Read(ReadLevel::Linearizable)),
+            Outcome::Failed(Failure::Removed(_))
+        ));
         assert!(matches!(world.ask("c", put("k", victim)), Outcome::Written { .. }));
     }
     let last = world.ask("c", Request::Remove { name: "c".into() });

@@ -79,7 +79,7 @@ impl Running {
             Input::Request { request, limit_ticks, reply } => {
                 let ticket = self.next_ticket;
                 self.next_ticket += 1;
-                self.replies.insert(ticket, (reply, matches!(request, Request::Read)));
+                self.replies.insert(ticket, (reply, matches!(request, Request::Read(_))));
                 self.driver.node.handle(Event::Request { ticket, limit_ticks, request });
             }
             Input::Halt => return Some(Ended::Halted),

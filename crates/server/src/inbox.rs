@@ -171,7 +171,7 @@ impl Inbox {
 fn weight(request: &Request) -> usize {
     match request {
         Request::Write { operations, .. } => operations.iter().map(operation_bytes).sum(),
-        Request::Read | Request::Join { .. } | Request::Remove { .. } | Request::Transfer { .. } => 0,
+        Request::Read(_) | Request::Join { .. } | Request::Remove { .. } | Request::Transfer { .. } => 0,
     }
 }
 
@@ -186,6 +186,7 @@ fn operation_bytes(operation: &Operation) -> usize {
 mod tests {
     use super::*;
     use bytes::Bytes;
+    use node::ReadLevel;
     use std::sync::Arc;
     use std::thread;
     use std::time::Duration;
@@ -199,7 +200,7 @@ mod tests {
     }
 
     fn read(inbox: &Inbox) -> Result<(), Refused> {
-        inbox.request(Request::Read, 1, oneshot::channel().0)
+        inbox.request(Request::Read(ReadLevel::Linearizable), 1, oneshot::channel().0)
     }
 
     fn taken(inbox: &Inbox) -> usize {
@@ -262,7 +263,7 @@ mod tests {
     #[tokio::test]
     async fn a_peer_waits_for_room() {
         let inbox = open();
-        let mut message = vec![Message::ReadIndex { group: 0, id: 1 }];
+        let mut message = vec![Message::ReadIndex { group: 0, id: 1, weak: false }];
         inbox.peer(2, &mut message.clone(), MAX_PEER_BYTES).await.unwrap();
         let waits = tokio::spawn({
             let inbox = inbox.clone();

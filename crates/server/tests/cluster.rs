@@ -1,7 +1,7 @@
 //! Whole nodes in one process: real sockets on loopback, real files in temporary folders.
 
 use bytes::Bytes;
-use node::{Failure, Outcome, Request, Role};
+use node::{Failure, Outcome, ReadLevel, Request, Role};
 use server::{Config, End, Handle, Phase, Server};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -56,7 +56,7 @@ fn assert_written(outcome: Outcome) {
 
 /// A linearizable read.
 async fn get(handle: &Handle, key: &str) -> Option<String> {
-    assert_eq!(handle.request(Request::Read, LIMIT).await, Outcome::Readable);
+    assert_eq!(handle.request(Request::Read(ReadLevel::Linearizable), LIMIT).await, Outcome::Readable);
     local(handle, key)
 }
 

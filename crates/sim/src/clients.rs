@@ -9,7 +9,7 @@ use base::rng::Rng;
 use bytes::Bytes;
 use kv::{IdempotencyKey, Operation, fingerprint};
 use lincheck::{History, OperationId};
-use node::{Failure, Outcome, Request, TICKS_PER_SECOND};
+use node::{Failure, Outcome, ReadLevel, Request, TICKS_PER_SECOND};
 use std::collections::BTreeMap;
 
 /// Alarms: from here on a client's number.
@@ -176,7 +176,7 @@ impl Clients {
         let Some(current) = &mut self.clients[client] else { return };
         current.attempts += 1;
         let request = match &current.wants {
-            Wants::Read(_) => Request::Read,
+            Wants::Read(_) => Request::Read(ReadLevel::Linearizable),
             Wants::Write { operations, idempotency } => {
                 Request::Write { operations: operations.clone(), idempotency: idempotency.clone() }
             }

@@ -687,7 +687,7 @@ impl World {
         let Some(process) = process.filter(|process| process.node.is_some()) else {
             return self.at(delay, Happening::Answer { question, answer: Answer::NobodyThere });
         };
-        if self.settings.sabotage == Some(Sabotage::ReadWithoutRound) && matches!(request, Request::Read) {
+        if self.settings.sabotage == Some(Sabotage::ReadWithoutRound) && matches!(request, Request::Read(_)) {
             let view = process.node.as_ref().and_then(|running| running.view.clone());
             let answer = Answer::Outcome(Outcome::Readable, view);
             return self.at(delay, Happening::Answer { question, answer });

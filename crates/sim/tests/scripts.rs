@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use goldenscript::{Command, Context, Runner};
 use kv::{IdempotencyKey, Operation, fingerprint};
-use node::{Failure, Outcome, Request, TICKS_PER_SECOND};
+use node::{Failure, Outcome, ReadLevel, Request, TICKS_PER_SECOND};
 use sim::{Answer, HostNumber, Notable, SECOND, Settings, World};
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -230,14 +230,14 @@ impl Runner for Script {
                 }
             }
             "get" => {
-                let question = self.world.ask(number(0)?, LIMIT_TICKS, Request::Read);
+                let question = self.world.ask(number(0)?, LIMIT_TICKS, Request::Read(ReadLevel::Linearizable));
                 return match self.wait(question) {
                     Answer::Outcome(Outcome::Readable, Some(view)) => line(value(&view, words[1])),
                     answer => line(told(&answer)),
                 };
             }
             "send-get" => {
-                let question = self.world.ask(number(0)?, LIMIT_TICKS, Request::Read);
+                let question = self.world.ask(number(0)?, LIMIT_TICKS, Request::Read(ReadLevel::Linearizable));
                 self.sent.push(("the read".into(), question));
             }
             "peek" => {

@@ -4,13 +4,16 @@ use base::{ClusterId, FIRST_GROUP, Incarnation, NodeId};
 use bytes::Bytes;
 use kv::Store;
 use node::membership::Member;
-use node::{Effect, Event, Greeting, Message, Node, Notice, Outcome, Request, Settings, Status, TICKS_PER_SECOND};
+use node::{
+    Effect, Event, Greeting, Message, Node, Notice, Outcome, ReadLevel, Request, Settings, Status, TICKS_PER_SECOND,
+};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use storage::checkpoint::CheckpointInfo;
 use storage::log::{GroupWrite, RecoveredGroup};
 
 const CLUSTER: ClusterId = ClusterId(7);
+const LIMIT_TICKS: u64 = 10 * TICKS_PER_SECOND;
 
 pub struct World {
     hosts: BTreeMap<String, Host>,
@@ -18,6 +21,8 @@ pub struct World {
     replies: BTreeMap<u64, Outcome>,
     tickets: u64,
     incarnations: u64,
+    /// Raft messages of that kind get lost.
+    lost: Option<&'static str>,
     pub ticks: u64,
 }
 
@@ -46,6 +51,7 @@ impl World {
             replies: BTreeMap::new(),
             tickets: 0,
             incarnations: 0,
+            lost: None,
             ticks: 0,
         };
         world.start_empty(name);
@@ -143,13 +149,9 @@ impl World {
 
     /// Asks, and lets time pass until the answer is there.
     pub fn ask(&mut self, name: &str, request: Request) -> Outcome {
-        self.tickets += 1;
-        let ticket = self.tickets;
-        let limit_ticks = 10 * TICKS_PER_SECOND;
-        self.events.push_back((name.into(), Event::Request { ticket, limit_ticks, request }));
-        self.settle();
-        for _ in 0..limit_ticks + 50 {
-            if let Some(outcome) = self.replies.remove(&ticket) {
+        let ticket = self.send(name, request);
+        for _ in 0..LIMIT_TICKS + 50 {
+            if let Some(outcome) = self.answer(ticket) {
                 return outcome;
             }
             self.tick();
@@ -157,8 +159,26 @@ impl World {
         panic!("no answer from {name} within its limit and more");
     }
 
+    /// Asks, and lets happen what takes no time.
+    pub fn send(&mut self, name: &str, request: Request) -> u64 {
+        self.tickets += 1;
+        let ticket = self.tickets;
+        self.events.push_back((name.into(), Event::Request { ticket, limit_ticks: LIMIT_TICKS, request }));
+        self.settle();
+        ticket
+    }
+
+    pub fn answer(&self, ticket: u64) -> Option<Outcome> {
+        self.replies.get(&ticket).cloned()
+    }
+
     pub fn read(&mut self, name: &str, key: &str) -> Option<String> {
-        assert_eq!(self.ask(name, Request::Read), Outcome::Readable, "a read on {name}");
+        assert_eq!(self.ask(name, Request::Read(ReadLevel::Linearizable)), Outcome::Readable, "a read on {name}");
+        self.peek(name, key)
+    }
+
+    /// What the node shows.
+    pub fn peek(&self, name: &str, key: &str) -> Option<String> {
         let found = self.hosts[name].view.as_ref().unwrap().get(key.as_bytes());
         found.map(|kv| String::from_utf8(kv.value.to_vec()).unwrap())
     }
@@ -170,6 +190,19 @@ impl World {
 
     pub fn drained(&self, name: &str) -> bool {
         self.hosts[name].drained
+    }
+
+    pub fn applied(&self, name: &str) -> u64 {
+        self.hosts[name].node.as_ref().unwrap().store(FIRST_GROUP).unwrap().applied().index
+    }
+
+    /// From now on every Raft message of that kind gets lost.
+    pub fn lose(&mut self, kind: &'static str) {
+        self.lost = Some(kind);
+    }
+
+    pub fn lose_nothing(&mut self) {
+        self.lost = None;
     }
 
     pub fn hang_disk(&mut self, name: &str) {
@@ -286,6 +319,9 @@ impl World {
         let mut w = base::codec::Writer::new();
         message.encode(&mut w);
         let message = Message::decode(w.into_bytes()).unwrap();
+        if matches!(&message, Message::Raft { message, .. } if Some(message.kind()) == self.lost) {
+            return;
+        }
         let Some((name, host)) = self.hosts.iter().find(|(_, h)| h.id == Some(to)) else { return };
         if host.status.configuration.was_removed(from) {
             self.events.push_back((sender.into(), Event::ToldRemoved { by: to }));

@@ -109,7 +109,7 @@ impl<C: Cluster> Member<C> {
             Level::None => age = self.check_freshness(wish)?,
             Level::Linearizable => {
                 let limit = wish.timeout.map_or(limit, |timeout| timeout.min(limit));
-                self.ask(node::Request::Read, limit).await?;
+                self.ask(node::Request::Read(node::ReadLevel::Linearizable), limit).await?;
             }
         }
         let value = self.cluster.get(key)?;

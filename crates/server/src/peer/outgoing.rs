@@ -196,7 +196,7 @@ mod tests {
     }
 
     fn messages(count: u64) -> Vec<Message> {
-        (0..count).map(|id| Message::ReadIndex { group: 0, id }).collect()
+        (0..count).map(|id| Message::ReadIndex { group: 0, id, weak: false }).collect()
     }
 
     fn ids(messages: &[Message]) -> Vec<u64> {
@@ -248,13 +248,14 @@ mod tests {
         outgoing.connect(socket.clone());
         let mut sent = 0;
         while outgoing.state().rest.is_empty() {
-            outgoing.push(&mut (sent..sent + 1000).map(|id| Message::ReadIndex { group: 0, id }).collect());
+            outgoing
+                .push(&mut (sent..sent + 1000).map(|id| Message::ReadIndex { group: 0, id, weak: false }).collect());
             sent += 1000;
         }
-        outgoing.push(&mut vec![Message::ReadIndex { group: 0, id: sent }]);
+        outgoing.push(&mut vec![Message::ReadIndex { group: 0, id: sent, weak: false }]);
         let mut waiting = Waiting::default();
         outgoing.take(&mut waiting).await.unwrap();
-        outgoing.push(&mut vec![Message::ReadIndex { group: 0, id: sent + 1 }]);
+        outgoing.push(&mut vec![Message::ReadIndex { group: 0, id: sent + 1, weak: false }]);
         assert_eq!(ids(&waiting.messages), [sent]);
 
         let writing = async {

@@ -106,7 +106,7 @@ async fn a_welcome_caller_is_heard_in_order_until_it_goes() {
     let bench = Bench::new(Some((OURS, 2)));
     let (mut stream, served) = bench.call().await;
     assert_eq!(call(&mut stream, &Call::Hello(hello())).await.unwrap(), Answer::Welcome);
-    let questions: Vec<Message> = (0..3).map(|id| Message::ReadIndex { group: 0, id }).collect();
+    let questions: Vec<Message> = (0..3).map(|id| Message::ReadIndex { group: 0, id, weak: false }).collect();
     for byte in frames(&questions) {
         stream.write_all(&[byte]).await.unwrap();
     }
@@ -174,7 +174,7 @@ async fn the_second_call_of_a_member_replaces_its_first() {
     bench.until_it_came_in(&["1 down", "1 up"]).await;
     // Its end is no news any more.
     served_first.await.unwrap();
-    second.write_all(&frames(&[Message::ReadIndex { group: 0, id: 9 }])).await.unwrap();
+    second.write_all(&frames(&[Message::ReadIndex { group: 0, id: 9, weak: false }])).await.unwrap();
     bench.until_it_came_in(&["1 asks 9"]).await;
 }
 

@@ -168,7 +168,7 @@ impl Cluster for Map {
             return Outcome::Failed(failure.clone());
         }
         let asked = match &request {
-            node::Request::Read => Asked::Read,
+            node::Request::Read(_) => Asked::Read,
             node::Request::Write { operations, idempotency } => Asked::Write(operations.clone(), idempotency.clone()),
             node::Request::Join { name, address } => Asked::Join(name.clone(), address.clone()),
             node::Request::Remove { name } => Asked::Remove(name.clone()),
@@ -187,7 +187,7 @@ impl Cluster for Map {
                 }
                 Outcome::Written { revision: 1, changed }
             }
-            node::Request::Read => Outcome::Readable,
+            node::Request::Read(_) => Outcome::Readable,
             _ => Outcome::Done,
         }
     }
