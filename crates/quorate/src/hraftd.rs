@@ -1,10 +1,10 @@
 //! The drop-in for hraftd: its command line, as its users have typed it since 2015.
 //!
-//! Not handled: nothing of the original's. Ours are `-advertise`, `-level` and `-v`.
+//! Not handled: nothing of the original's. Ours are `-advertise`, `-level`, `-no-forward` and `-v`.
 
 use crate::goflag::{Flags, Line, Stop};
 use crate::run;
-use server::http::Level;
+use server::http::{Dialect, Settings};
 use server::{Config, init_logs};
 use std::process::ExitCode;
 
@@ -40,6 +40,7 @@ fn flags() -> Flags {
         .text("join", "", "HTTP address of a member of the cluster to join")
         .text("advertise", "", "Raft address that the other nodes dial, if it is not -raddr")
         .text("level", "linearizable", "read level of requests without ?level=, linearizable or none")
+        .switch("no-forward", "refuse writes on a node that does not lead, instead of forwarding them")
         .switch("inmem", "keep everything in memory: nothing outlives the process")
         .switch("v", "log more")
 }
@@ -60,7 +61,12 @@ fn configure(line: &Line) -> Result<Config, String> {
         advertise: line.optional("advertise"),
         join: line.optional("join"),
         in_memory: line.switch("inmem"),
-        default_read_level: line.text("level").parse::<Level>()?,
+        http: Settings {
+            read_level: line.text("level").parse()?,
+            forward: !line.switch("no-forward"),
+            dialects: vec![Dialect::Hraftd],
+            ..Settings::default()
+        },
         ..Config::new(folder)
     })
 }
@@ -68,6 +74,7 @@ fn configure(line: &Line) -> Result<Config, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use server::http::Level;
     use std::path::Path;
 
     fn configured(line: &str) -> Result<Config, String> {
@@ -81,7 +88,7 @@ mod tests {
         assert_eq!((config.http_listen.as_str(), config.raft_listen.as_str()), ("localhost:11000", "localhost:12000"));
         assert_eq!((config.join, config.advertise, config.in_memory), (None, None, false));
         assert_eq!(config.folder, Path::new("~/node0"));
-        assert_eq!(config.default_read_level, Level::Linearizable);
+        assert_eq!(config.http.read_level, Level::Linearizable);
     }
 
     #[test]

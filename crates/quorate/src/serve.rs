@@ -1,7 +1,7 @@
 //! `quorate serve`: one node.
 
 use server::Config;
-use server::http::Level;
+use server::http::{Dialect, Level, Settings};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -30,9 +30,15 @@ pub struct Args {
     /// Keep everything in memory: nothing outlives the process
     #[arg(long)]
     in_memory: bool,
-    /// Read level of requests without ?level=, linearizable or none
+    /// Read level of requests without ?level=: linearizable or none
     #[arg(long, value_name = "LEVEL", default_value = "linearizable")]
     read_level: Level,
+    /// Whose HTTP to speak, if not everybody's; several with commas between
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    dialect: Vec<Dialect>,
+    /// Refuse changes on a node that does not lead, as the originals did, instead of forwarding them
+    #[arg(long)]
+    no_forward: bool,
 }
 
 pub fn run(args: Args) -> Result<(), String> {
@@ -44,7 +50,12 @@ pub fn run(args: Args) -> Result<(), String> {
         advertise: args.advertise,
         join: args.join,
         in_memory: args.in_memory,
-        default_read_level: args.read_level,
+        http: Settings {
+            read_level: args.read_level,
+            forward: !args.no_forward,
+            dialects: if args.dialect.is_empty() { Dialect::ALL.to_vec() } else { args.dialect },
+            ..Settings::default()
+        },
         ..Config::new(folder)
     })
 }

@@ -50,10 +50,8 @@ pub struct Config {
     pub join: Option<String>,
     /// Nothing touches the disk, and nothing outlives the process.
     pub in_memory: bool,
-    /// How long a client's request may wait for its outcome.
-    pub request_limit: Duration,
-    /// For reads that do not say which level they want.
-    pub default_read_level: http::Level,
+    /// How clients are served.
+    pub http: http::Settings,
 }
 
 impl Config {
@@ -66,8 +64,7 @@ impl Config {
             advertise: None,
             join: None,
             in_memory: false,
-            request_limit: Duration::from_secs(10),
-            default_read_level: http::Level::default(),
+            http: http::Settings::default(),
         }
     }
 }
@@ -176,12 +173,8 @@ impl Server {
 
         let (admit, admissions) = mpsc::channel(1);
         let peers = Peers::new(handle.clone(), admit);
-        let settings = http::Settings {
-            read_level: config.default_read_level,
-            request_limit: config.request_limit,
-            ..http::Settings::default()
-        };
-        let http = Arc::new(http::Front::new(http::Member::new(handle.clone(), settings)));
+        let request_limit = config.http.request_limit;
+        let http = Arc::new(http::Front::new(http::Member::new(handle.clone(), config.http)));
         let closing = watch::Sender::new(false);
         let (tell_end, ended) = watch::channel(None);
         let threads = Arc::new(Threads::default());
@@ -214,7 +207,7 @@ impl Server {
                 tracing::info!("serving at {url}");
             }
             (None, Some(member)) => {
-                let joining = Joining { rising, member, limit: config.request_limit, url };
+                let joining = Joining { rising, member, limit: request_limit, url };
                 if unclear {
                     tasks.spawn(joining.run_after_finding_the_address(named, ports, admissions));
                 } else {
@@ -229,7 +222,7 @@ impl Server {
                 tracing::info!("serving at {url}");
                 if let Some(member) = member {
                     let port = unclear.then_some(raft_address.port());
-                    tasks.spawn(announce(handle.clone(), folder, member, port, config.request_limit));
+                    tasks.spawn(announce(handle.clone(), folder, member, port, request_limit));
                 }
             }
         }

@@ -1,7 +1,6 @@
 //! Joining, leaving and looking at the cluster.
 
 use super::*;
-use node::membership::{self, Configuration};
 
 #[tokio::test]
 async fn join_asks_the_cluster_and_completes_an_address_without_a_host() {

@@ -288,3 +288,33 @@ async fn an_idempotency_key_goes_with_a_fingerprint_of_the_request() {
     }
     assert_eq!(server.asked(), []);
 }
+
+#[tokio::test]
+async fn where_nothing_is_forwarded_a_follower_refuses_changes_and_points_to_the_leader() {
+    let server = Server::with_settings(Settings { forward: false, ..settings() });
+    let status = Status { role: node::Role::Follower, ..led_by("node0") };
+    server.cluster().set_status(status.clone());
+    *server.cluster().leader.lock().unwrap() = Some(Leader {
+        name: "node0".into(),
+        address: "localhost:12000".into(),
+        url: Some("http://localhost:11000".into()),
+    });
+    for (method, path, body) in [
+        ("POST", "/key", r#"{"a":"1"}"#),
+        ("DELETE", "/key/a", ""),
+        ("POST", "/join", r#"{"id":"n","addr":"a:1"}"#),
+        ("DELETE", "/remove", r#"{"id":"n"}"#),
+    ] {
+        let answer = server.call(method, path, body).await;
+        answer.expect_error(500, "not the leader");
+        assert_eq!(answer.header("quorate-leader"), Some("node0"));
+        assert_eq!(answer.header("quorate-leader-address"), Some("localhost:12000"));
+        assert_eq!(answer.header("quorate-leader-url"), Some("http://localhost:11000"));
+    }
+    assert_eq!(server.get("/key/a").await.status, 200, "it reads by itself");
+    assert_eq!(server.asked(), [Asked::Read]);
+
+    server.cluster().set_status(Status { role: node::Role::Leader, ..status });
+    assert_eq!(server.post("/key", r#"{"a":"1"}"#).await.status, 200);
+    assert_eq!(server.asked(), [put(&[("a", "1")])]);
+}

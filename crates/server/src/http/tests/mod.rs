@@ -11,6 +11,7 @@ use crate::handle::Identity;
 use base::rng::Rng;
 use bytes::Bytes;
 use kv::{IdempotencyKey, MAX_KEY_BYTES, MAX_OPERATIONS, MAX_VALUE_BYTES, Operation};
+use node::membership::{self, Configuration};
 use node::{Failure, Outcome, Status};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -98,6 +99,12 @@ impl Server {
 
 fn settings() -> Settings {
     Settings::default()
+}
+
+/// The view of a node that follows the leader of that name.
+fn led_by(name: &str) -> Status {
+    let leader = membership::Member { name: name.into(), address: "there:1".into(), incarnation: base::Incarnation(1) };
+    Status { node: 2, leader: Some(1), configuration: Arc::new(Configuration::bootstrap(leader)), ..Status::default() }
 }
 
 fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {

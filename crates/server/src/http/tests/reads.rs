@@ -21,3 +21,43 @@ async fn a_read_is_linearizable_unless_the_request_or_the_node_says_otherwise() 
     server.get("/key/k?level=linearizable").await;
     assert_eq!(server.asked(), [Asked::Read]);
 }
+
+#[tokio::test]
+async fn the_answer_tells_its_level_its_node_and_who_leads() {
+    let server = Server::with(&[("k", "v")]);
+    server.cluster().set_status(led_by("node 0\u{e9}"));
+    let answer = server.get("/key/k").await;
+    assert_eq!(answer.header("quorate-level"), Some("linearizable"));
+    assert_eq!(answer.header("quorate-node"), Some("me"));
+    assert_eq!(answer.header("quorate-leader"), Some("node 0%C3%A9"), "a header carries ASCII only");
+    assert_eq!(answer.header("quorate-age"), None, "it is as new as can be");
+    assert_eq!(answer.header("quorate-found"), None);
+    assert_eq!(server.get("/key/missing").await.header("quorate-found"), Some("false"));
+
+    *server.cluster().ages.lock().unwrap() = [Some(Duration::from_millis(1234)), None];
+    let answer = server.get("/key/k?level=none").await;
+    assert_eq!(answer.header("quorate-level"), Some("none"));
+    assert_eq!(answer.header("quorate-age"), Some("1.234"));
+}
+
+#[tokio::test]
+async fn data_older_than_the_wish_is_503_and_says_how_old() {
+    let server = Server::with(&[("k", "v")]);
+    let ages = |loose: Option<u64>, strict: Option<u64>| {
+        *server.cluster().ages.lock().unwrap() = [loose, strict].map(|age| age.map(Duration::from_millis));
+    };
+    ages(Some(900), Some(3000));
+    assert_eq!(server.get("/key/k?level=none&freshness=1s").await.body, r#"{"k":"v"}"#);
+    let refused = server.get("/key/k?level=none&freshness=1s&freshness_strict").await;
+    refused.expect_error(503, "3.000 s old");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(server.get("/key/k?level=none&freshness=3s&freshness_strict").await.status, 200);
+    server.get("/key/k?level=none&freshness=899ms").await.expect_error(503, "0.900 s old");
+    assert_eq!(server.get("/key/k?level=none").await.status, 200, "no bound, any age");
+    assert_eq!(server.get("/key/k?freshness=1ns").await.status, 200, "a linearizable read is always fresh");
+
+    ages(None, None);
+    server.get("/key/k?level=none&freshness=1h").await.expect_error(503, "not heard of a leader");
+    assert_eq!(server.get("/key/k?level=none").await.status, 200);
+    server.get("/key/k?level=none&freshness=soon").await.expect_error(400, "1m30s");
+}
