@@ -13,6 +13,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("node", 4),
     ("consensus", 3),
     ("kv", 3),
+    ("shards", 3),
     ("storage", 2),
     ("base", 1),
 ];
