@@ -5,12 +5,11 @@
 //!
 //! Not handled: pipelining, redirects, informational and streamed answers.
 
-use crate::request::{self, Request};
-use crate::{DEFAULT_TIME_LIMIT, Error, Level, Status};
+use crate::{DEFAULT_TIME_LIMIT, Error, Level, Request, Status};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
+use hyper::header::{HOST, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
@@ -21,7 +20,6 @@ use tokio::time::timeout;
 const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(3);
 /// Beyond any value the store keeps.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
-const SHOWN_MESSAGE_CHARS: usize = 500;
 
 #[derive(Debug)]
 pub struct Connection {
@@ -64,6 +62,10 @@ impl Connection {
         self
     }
 
+    pub fn set_time_limit(&mut self, time_limit: Duration) {
+        self.time_limit = time_limit;
+    }
+
     pub fn address(&self) -> &str {
         &self.address
     }
@@ -75,8 +77,7 @@ impl Connection {
 
     /// A missing key reads as the empty text: the dialect doesn't tell them apart.
     pub async fn get(&mut self, key: &str, level: Level) -> Result<String, Error> {
-        let response = self.send(Request::get(key, level)?).await?;
-        request::value_of(key, &response)
+        self.send(Request::get(key, level)?).await?.value_of(key)
     }
 
     pub async fn put(&mut self, key: &str, value: &str) -> Result<(), Error> {
@@ -93,7 +94,7 @@ impl Connection {
     }
 
     pub async fn status(&mut self) -> Result<Status, Error> {
-        request::status_of(&self.send(Request::status()).await?)
+        self.send(Request::status()).await?.view()
     }
 
     /// Anything else. An answer with an error status is an answer here, not an [`Error`].
@@ -105,26 +106,23 @@ impl Connection {
         body: impl Into<Bytes>,
     ) -> Result<Response, Error> {
         let request = Request::new(method, Bytes::copy_from_slice(path.as_bytes()), body.into())?;
-        self.exchange(request, headers).await
+        self.exchange(request.with_headers(headers)).await
     }
 
     pub(crate) async fn send(&mut self, request: Request) -> Result<Response, Error> {
-        let mut headers = HeaderMap::with_capacity(2);
-        if !request.body.is_empty() {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        }
-        let response = self.exchange(request, headers).await?;
+        let response = self.exchange(request).await?;
         if response.status.is_success() { Ok(response) } else { Err(response.refusal()) }
     }
 
-    async fn exchange(&mut self, request: Request, headers: HeaderMap) -> Result<Response, Error> {
+    /// An answer with an error status is an answer here, not an [`Error`].
+    pub async fn exchange(&mut self, request: Request) -> Result<Response, Error> {
         let time_limit = self.time_limit;
         // Until the whole answer is here, also when the caller drops this future half-way.
         let was_open = std::mem::replace(&mut self.is_open, false);
         if !was_open {
             return Err(self.unreachable("the connection was closed after an earlier failure".to_string()));
         }
-        match timeout(time_limit, self.exchange_unlimited(request, headers)).await {
+        match timeout(time_limit, self.exchange_unlimited(request)).await {
             Ok(Ok(response)) => {
                 self.is_open = true;
                 Ok(response)
@@ -134,12 +132,12 @@ impl Connection {
         }
     }
 
-    async fn exchange_unlimited(&mut self, request: Request, headers: HeaderMap) -> Result<Response, Error> {
+    async fn exchange_unlimited(&mut self, request: Request) -> Result<Response, Error> {
         self.sender.ready().await.map_err(|error| self.unreachable(sentence(&error)))?;
         let mut message = hyper::Request::new(Full::new(request.body));
         *message.method_mut() = request.method;
         *message.uri_mut() = request.uri;
-        *message.headers_mut() = headers;
+        *message.headers_mut() = request.headers;
         message.headers_mut().insert(HOST, self.host.clone());
 
         let response = match self.sender.try_send_request(message).await {
@@ -190,14 +188,8 @@ impl Connection {
 }
 
 impl Response {
-    /// The body's text: hraftd's errors are JSON or plain, and either is shown as it is.
     fn refusal(&self) -> Error {
-        let text = String::from_utf8_lossy(&self.body);
-        let mut message: String = text.trim().chars().take(SHOWN_MESSAGE_CHARS).collect();
-        if message.is_empty() {
-            message = "(it gave no reason)".to_string();
-        }
-        Error::Refused { address: self.address.to_string(), status: self.status.as_u16(), message }
+        Error::Refused { address: self.address.to_string(), status: self.status.as_u16(), message: self.reason() }
     }
 
     pub(crate) fn unintelligible(&self, what: &str) -> Error {

@@ -2,7 +2,7 @@
 //!
 //! [`Client`] knows several endpoints and moves on to the next when one can't be reached; any member accepts any
 //! request, so there is no leader to look for. [`Connection`] is one connection to one endpoint, and what [`load`]
-//! measures with. Both wait no longer than a time limit.
+//! measures with. [`Pool`] is as many of them as are needed at once. All wait no longer than a time limit.
 //!
 //! A write is sent once. If the connection breaks or falls silent after that, the write may have happened or may yet
 //! happen, and the error says so ([`Error::Unknown`]); nothing is repeated behind the caller's back but what certainly
@@ -13,14 +13,15 @@
 mod connection;
 mod error;
 pub mod load;
+mod pool;
 mod request;
 
 pub use connection::{Connection, Response};
 pub use error::Error;
 pub use hyper::{Method, StatusCode, header};
-pub use request::Level;
+pub use pool::Pool;
+pub use request::{Level, Request};
 
-use request::Request;
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -72,8 +73,7 @@ impl Client {
 
     /// A missing key reads as the empty text: the dialect doesn't tell them apart.
     pub async fn get(&mut self, key: &str, level: Level) -> Result<String, Error> {
-        let response = self.send(&Request::get(key, level)?).await?;
-        request::value_of(key, &response)
+        self.send(&Request::get(key, level)?).await?.value_of(key)
     }
 
     pub async fn put(&mut self, key: &str, value: &str) -> Result<(), Error> {
@@ -91,7 +91,7 @@ impl Client {
 
     /// The view of the member that this client currently talks to.
     pub async fn status(&mut self) -> Result<Status, Error> {
-        request::status_of(&self.send(&Request::status()).await?)
+        self.send(&Request::status()).await?.view()
     }
 
     /// Tries each endpoint once, beginning with the one that answered last, and that one again on a new connection: a

@@ -2,8 +2,10 @@
 
 use crate::{Error, Response, Status};
 use bytes::{BufMut, Bytes, BytesMut};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write;
@@ -11,6 +13,10 @@ use std::str::FromStr;
 
 /// What a path segment may carry as it is (RFC 3986, "unreserved").
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+const SHOWN_REASON_CHARS: usize = 500;
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,10 +71,11 @@ impl FromStr for Level {
 
 /// Ready to be sent, as often as needed: a clone shares its bytes.
 #[derive(Clone, Debug)]
-pub(crate) struct Request {
-    pub method: Method,
-    pub uri: Uri,
-    pub body: Bytes,
+pub struct Request {
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Request {
@@ -81,6 +88,7 @@ impl Request {
         Request::new(Method::GET, path.freeze(), Bytes::new())
     }
 
+    /// All of them at once, or none.
     pub fn put(pairs: &[(&str, &str)]) -> Result<Request, Error> {
         let size: usize = pairs.iter().map(|(key, value)| key.len() + value.len() + 6).sum();
         let mut body = BytesMut::with_capacity(size + 2).writer();
@@ -95,7 +103,8 @@ impl Request {
         }
         let mut body = body.into_inner();
         body.put_slice(if pairs.is_empty() { b"{}" } else { b"}" });
-        Request::new(Method::POST, Bytes::from_static(b"/key"), body.freeze())
+        let json = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        Ok(Request::new(Method::POST, Bytes::from_static(b"/key"), body.freeze())?.with_headers(json))
     }
 
     pub fn delete(key: &str) -> Result<Request, Error> {
@@ -103,13 +112,35 @@ impl Request {
     }
 
     pub fn status() -> Request {
-        Request { method: Method::GET, uri: Uri::from_static("/status"), body: Bytes::new() }
+        Request::plain(Method::GET, Uri::from_static("/status"), Bytes::new())
     }
 
-    pub fn new(method: Method, path: Bytes, body: Bytes) -> Result<Request, Error> {
+    /// With a key such as this a write may be sent again without fear: it is applied once. Other servers than ours may
+    /// not know of it.
+    pub fn with_idempotency_key(mut self, key: HeaderValue) -> Request {
+        self.headers.insert(IDEMPOTENCY_KEY, key);
+        self
+    }
+
+    /// `query` as it goes over the wire, such as `level=none`.
+    pub fn with_query(mut self, query: &str) -> Result<Request, Error> {
+        let path = format!("{}?{query}", self.uri.path());
+        self.uri = path.parse().map_err(|_| Error::BadRequest("this can't be the query of an HTTP request"))?;
+        Ok(self)
+    }
+
+    pub(crate) fn new(method: Method, path: Bytes, body: Bytes) -> Result<Request, Error> {
         let uri = Uri::from_maybe_shared(path)
             .map_err(|_| Error::BadRequest("this can't be the path of an HTTP request: is the key too long?"))?;
-        Ok(Request { method, uri, body })
+        Ok(Request::plain(method, uri, body))
+    }
+
+    pub(crate) fn with_headers(self, headers: HeaderMap) -> Request {
+        Request { headers, ..self }
+    }
+
+    fn plain(method: Method, uri: Uri, body: Bytes) -> Request {
+        Request { method, uri, headers: HeaderMap::new(), body }
     }
 
     /// It changes nothing, so it may be sent again.
@@ -137,17 +168,37 @@ fn key_path(key: &str) -> Result<BytesMut, Error> {
     Ok(path)
 }
 
-pub(crate) fn value_of(key: &str, response: &Response) -> Result<String, Error> {
-    let mut values: BTreeMap<String, String> = parse(response)?;
-    values.remove(key).ok_or_else(|| response.unintelligible("the answer does not name the key"))
-}
+impl Response {
+    /// What a [`Request::get`] found. A missing key reads as the empty text: the dialect doesn't tell them apart.
+    pub fn value_of(&self, key: &str) -> Result<String, Error> {
+        let mut values: BTreeMap<String, String> = self.parse()?;
+        values.remove(key).ok_or_else(|| self.unintelligible("the answer does not name the key"))
+    }
 
-pub(crate) fn status_of(response: &Response) -> Result<Status, Error> {
-    parse(response)
-}
+    /// What a [`Request::status`] found.
+    pub fn view(&self) -> Result<Status, Error> {
+        self.parse()
+    }
 
-fn parse<'a, T: serde::Deserialize<'a>>(response: &'a Response) -> Result<T, Error> {
-    serde_json::from_slice(&response.body).map_err(|error| response.unintelligible(&error.to_string()))
+    /// Why a request was refused, in the server's words: those of `{"error":"…"}`, or else the text as it is.
+    pub fn reason(&self) -> String {
+        #[derive(Deserialize)]
+        struct Told {
+            error: String,
+        }
+        let text = match serde_json::from_slice(&self.body) {
+            Ok(Told { error }) => error.into(),
+            Err(_) => String::from_utf8_lossy(&self.body),
+        };
+        match text.trim() {
+            "" => "it gave no reason".to_string(),
+            text => text.chars().take(SHOWN_REASON_CHARS).collect(),
+        }
+    }
+
+    fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Error> {
+        serde_json::from_slice(&self.body).map_err(|error| self.unintelligible(&error.to_string()))
+    }
 }
 
 #[cfg(test)]
@@ -177,6 +228,15 @@ mod tests {
         }
         let error = "sloppy".parse::<Level>().unwrap_err();
         assert!(error.contains("linearizable"), "{error}");
+    }
+
+    #[test]
+    fn a_query_and_an_idempotency_key_come_on_top() {
+        let request = Request::get("a?b", Level::Default).unwrap().with_query("level=none&freshness=1s").unwrap();
+        assert_eq!(request.uri, "/key/a%3Fb?level=none&freshness=1s");
+        let request = Request::put(&[("k", "v")]).unwrap().with_idempotency_key(HeaderValue::from_static("once"));
+        assert_eq!(request.headers[CONTENT_TYPE], "application/json");
+        assert_eq!(request.headers["Idempotency-Key"], "once");
     }
 
     #[test]
