@@ -7,7 +7,7 @@
 //! Not handled: killing one of them. For that, start three of `quorate serve`.
 
 use crate::run::{self, Signals};
-use server::{Config, End, Server};
+use server::{Begin, Config, End, Name, Server};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -67,8 +67,8 @@ async fn start(args: &Args, servers: &mut Vec<Server>) -> Result<(), String> {
         let config = Config {
             http_listen: address(number),
             raft_listen: address(number),
-            join: (number > 1).then(|| address(1)),
-            name: Some(name.clone()),
+            begin: Begin::join_or_found((number > 1).then(|| address(1))),
+            name: Name::Given(name.clone()),
             ..Config::new(args.folder.join(&name))
         };
         servers.push(Server::start(config).await.map_err(|error| format!("{name}: {error}"))?);

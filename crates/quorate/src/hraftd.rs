@@ -5,7 +5,7 @@
 use crate::goflag::{Flags, Line, Stop};
 use crate::run;
 use server::http::{Dialect, Settings};
-use server::{Config, init_logs};
+use server::{Begin, Config, Name, init_logs};
 use std::process::ExitCode;
 
 pub fn main(program: &str, arguments: impl IntoIterator<Item = String>) -> ExitCode {
@@ -55,11 +55,11 @@ fn configure(line: &Line) -> Result<Config, String> {
         tracing::warn!("the data path is {folder}, the last one given; {} is ignored", strays.join(" "));
     }
     Ok(Config {
-        name: line.optional("id"),
+        name: Name::given_or_peer_address(line.optional("id")),
         http_listen: line.text("haddr").to_string(),
         raft_listen: line.text("raddr").to_string(),
         advertise: line.optional("advertise"),
-        join: line.optional("join"),
+        begin: Begin::join_or_found(line.optional("join")),
         in_memory: line.switch("inmem"),
         http: Settings {
             read_level: line.text("level").parse()?,
@@ -84,9 +84,9 @@ mod tests {
     #[test]
     fn the_first_node_of_the_walkthrough() {
         let config = configured("-id node0 ~/node0").unwrap();
-        assert_eq!(config.name.as_deref(), Some("node0"));
+        assert_eq!(config.name, Name::Given("node0".into()));
         assert_eq!((config.http_listen.as_str(), config.raft_listen.as_str()), ("localhost:11000", "localhost:12000"));
-        assert_eq!((config.join, config.advertise, config.in_memory), (None, None, false));
+        assert_eq!((config.begin, config.advertise, config.in_memory), (Begin::Found, None, false));
         assert_eq!(config.folder, Path::new("~/node0"));
         assert_eq!(config.http.read_level, Level::Linearizable);
     }
@@ -96,7 +96,8 @@ mod tests {
         let config = configured("~/node0 -haddr 11001 -raddr 12001 -join :11000 ~/node1").unwrap();
         assert_eq!(config.folder, Path::new("~/node1"));
         assert_eq!((config.http_listen.as_str(), config.raft_listen.as_str()), ("11001", "12001"));
-        assert_eq!((config.name, config.join.as_deref()), (None, Some(":11000")));
+        assert_eq!(config.name, Name::PeerAddress);
+        assert_eq!(config.begin, Begin::join_or_found(Some(":11000".into())));
     }
 
     #[test]

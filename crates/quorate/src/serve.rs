@@ -1,7 +1,7 @@
 //! `quorate serve`: one node.
 
-use server::Config;
 use server::http::{Dialect, Level, Settings};
+use server::{Begin, Config, Name};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -44,11 +44,11 @@ pub struct Args {
 pub fn run(args: Args) -> Result<(), String> {
     let folder = args.folder.or(args.data).ok_or("name the folder for this node's data")?;
     crate::run::serve(Config {
-        name: args.id,
+        name: Name::given_or_peer_address(args.id),
         raft_listen: args.raft.unwrap_or_else(|| args.http.clone()),
         http_listen: args.http,
         advertise: args.advertise,
-        join: args.join,
+        begin: Begin::join_or_found(args.join),
         in_memory: args.in_memory,
         http: Settings {
             read_level: args.read_level,

@@ -3,6 +3,7 @@
 //! ```text
 //! FOLDER/lock           held while the process runs
 //!        identity       incarnation, name, address, cluster and id
+//!        name           the name alone, if the node gave it to itself
 //!        checkpoints/   the state at some position, the newest two
 //!        log/           everything since
 //! ```
@@ -18,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use storage::StorageError;
 use storage::checkpoint::{self, CheckpointInfo, CheckpointReader, CheckpointWriter, IncomingCheckpoint};
 use storage::files::{Files, Lock, MemFiles, RealFiles};
-use storage::identity::{Identity, lock_folder};
+use storage::identity::{self, Identity, lock_folder};
 use storage::log::{GroupWrite, Log, LogOptions, LogWrite, RecoveredGroup};
 
 pub struct Folder {
@@ -51,6 +52,20 @@ impl Folder {
     /// `None`: nothing was ever started on this folder.
     pub fn identity(&self) -> Option<Identity> {
         self.stored().clone()
+    }
+
+    /// Shows the node's name in a file of its own, and says what it is: what the identity says, or else the file, or
+    /// else `drawn`. The file is there first, so a process that dies in between has told nobody another name.
+    pub fn keep_name(&self, drawn: &str) -> Result<String, StorageError> {
+        let shown = || identity::load_name(&self.files, &self.path);
+        let (name, is_shown) = match self.identity() {
+            Some(identity) => (identity.name.clone(), shown().is_ok_and(|shown| shown == Some(identity.name))),
+            None => shown()?.map_or((drawn.to_string(), false), |name| (name, true)),
+        };
+        if !is_shown {
+            identity::store_name(&self.files, &self.path, &name)?;
+        }
+        Ok(name)
     }
 
     /// Remembers durably who this node is.
@@ -179,5 +194,51 @@ impl Arriving {
     fn expected(&mut self, info: &CheckpointInfo) -> Result<&mut (CheckpointInfo, IncomingCheckpoint), String> {
         let arriving = self.groups.get_mut(&info.group).filter(|(expected, _)| expected == info);
         arriving.ok_or_else(|| format!("the checkpoint at index {} is not arriving", info.position.index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::Incarnation;
+    use std::fs;
+
+    fn open(path: &Path) -> Folder {
+        Folder::open(path, false).unwrap()
+    }
+
+    /// Whatever happens between the two files, and to the one that only shows it, a node has one name.
+    #[test]
+    fn a_node_keeps_the_name_that_it_was_known_by() {
+        let temporary = tempfile::tempdir().unwrap();
+        let file = temporary.path().join("name");
+        let keep = |drawn| open(temporary.path()).keep_name(drawn).unwrap();
+        // The process died before it had an identity.
+        assert_eq!([keep("1111111"), keep("2222222")], ["1111111", "1111111"]);
+
+        let me = handle::Identity {
+            name: "1111111".into(),
+            address: "localhost:1".into(),
+            incarnation: Incarnation(1),
+            cluster: None,
+        };
+        open(temporary.path()).introduce(&me).unwrap();
+        for spoilt in [Some(&b"other"[..]), Some(b""), None] {
+            match spoilt {
+                Some(bytes) => fs::write(&file, bytes).unwrap(),
+                None => fs::remove_file(&file).unwrap(),
+            }
+            assert_eq!(keep("3333333"), "1111111");
+            assert_eq!(fs::read(&file).unwrap(), b"1111111");
+        }
+    }
+
+    #[test]
+    fn a_name_that_was_put_there_is_taken() {
+        let temporary = tempfile::tempdir().unwrap();
+        fs::write(temporary.path().join("name"), "mine\n").unwrap();
+        assert_eq!(open(temporary.path()).keep_name("1111111").unwrap(), "mine");
+        fs::write(temporary.path().join("name"), "").unwrap();
+        open(temporary.path()).keep_name("1111111").unwrap_err();
     }
 }

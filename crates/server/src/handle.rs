@@ -24,6 +24,8 @@ pub struct Handle {
 pub enum Phase {
     /// It belongs to no cluster yet and asks a member to let it in.
     Joining,
+    /// It belongs to no cluster yet and waits until it is let in.
+    Waiting,
     Running,
     /// It is no member any more; the reason is for people.
     Removed(String),
@@ -39,7 +41,7 @@ pub struct Identity {
     /// Where its peers reach it, as it was given.
     pub address: String,
     pub incarnation: Incarnation,
-    /// `None` while it joins.
+    /// `None` until it is a member of one.
     pub cluster: Option<(ClusterId, NodeId)>,
 }
 
@@ -120,6 +122,9 @@ impl Handle {
     pub(crate) fn why_closed(&self) -> Failure {
         match self.phase() {
             Phase::Joining => Failure::Unavailable("this node has not joined its cluster yet; try again".into()),
+            Phase::Waiting => Failure::Unavailable(
+                "this node belongs to no cluster yet; ask a member of one to let it in, then try again".into(),
+            ),
             Phase::Running | Phase::Stopping => {
                 Failure::Unavailable("this node is stopping; ask another member".into())
             }

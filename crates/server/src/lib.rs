@@ -9,6 +9,7 @@
 
 mod address;
 mod background;
+mod config;
 mod disk;
 mod driver;
 mod folder;
@@ -22,6 +23,7 @@ mod peer;
 mod start;
 mod worker;
 
+pub use config::{Begin, Config, Join, Name, Persistence, Words};
 pub use handle::{Handle, Identity, Phase};
 pub use logs::init_logs;
-pub use start::{Config, End, Server, StartError, runtime};
+pub use start::{End, Server, StartError, runtime};

@@ -1,30 +1,29 @@
 //! Bringing a node up, and down again.
 //!
-//! What happens at a start depends on what the data folder says. An empty one without an address to join founds a
-//! cluster of one. With an address to join it draws an incarnation, opens its ports and asks that member to let it in;
-//! the node itself runs from the moment a member of the cluster dials it and tells it its id. A folder that belongs to
-//! a cluster runs at once, and says where it is now if it was told whom to say it to.
+//! What happens at a start depends on what the data folder says. One that belongs to no cluster yet begins as
+//! [`Begin`] has it: it founds a cluster of one, or draws an incarnation, opens its ports and is let in by a cluster
+//! ([`join`]). A folder that belongs to a cluster runs at once, and says where it is now if it was told whom to say it
+//! to.
 //!
 //! Not handled: leaving the cluster when the program ends; a member that is away stays one.
 
-use crate::address::{self, Address};
+use crate::address::Address;
 use crate::background::Background;
+use crate::config::{Begin, Config, Name};
 use crate::disk::LogThread;
 use crate::driver::{Driver, Ended};
 use crate::folder::{Folder, Opened};
 use crate::handle::{Handle, Identity, Phase};
 use crate::http;
-use crate::join::{self, Joined};
+use crate::join::{self, Newcomer};
 use crate::listen::{Carries, Reception};
-use crate::peer::{Admission, Peers};
+use crate::peer::Peers;
 use crate::worker;
 use base::{ClusterId, FIRST_GROUP, Incarnation, NodeId};
 use node::membership::Member;
 use node::{Event, Node, Settings};
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,40 +33,6 @@ use tokio::runtime::{self, Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Holds everything that outlives the process. Made if it does not exist.
-    pub folder: PathBuf,
-    /// What to call the node; `None`: its peer address, or what its folder says.
-    pub name: Option<String>,
-    pub http_listen: String,
-    /// Equal to `http_listen`: one port for both.
-    pub raft_listen: String,
-    /// Where the peers reach this node, if not where it listens.
-    pub advertise: Option<String>,
-    /// The HTTP address of a member of the cluster to join. `None`: an empty folder founds a cluster.
-    pub join: Option<String>,
-    /// Nothing touches the disk, and nothing outlives the process.
-    pub in_memory: bool,
-    /// How clients are served.
-    pub http: http::Settings,
-}
-
-impl Config {
-    pub fn new(folder: impl Into<PathBuf>) -> Config {
-        Config {
-            folder: folder.into(),
-            name: None,
-            http_listen: "localhost:11000".into(),
-            raft_listen: "localhost:12000".into(),
-            advertise: None,
-            join: None,
-            in_memory: false,
-            http: http::Settings::default(),
-        }
-    }
-}
 
 /// Why a node did not start: one line for the person who started it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,19 +96,16 @@ impl Server {
     pub async fn start(config: Config) -> Result<Server, StartError> {
         let listens = |text: &str| Address::parse(text).map_err(StartError);
         let (http_given, raft_given) = (listens(&config.http_listen)?, listens(&config.raft_listen)?);
-        for address in config.join.iter().chain(&config.advertise) {
+        let to_join = if let Begin::Join(join) = &config.begin { Some(&join.member) } else { None };
+        for address in to_join.into_iter().chain(&config.advertise) {
             Address::parse(address).map_err(StartError)?;
         }
         let one_port = config.http_listen == config.raft_listen;
 
-        let (path, in_memory) = (config.folder.clone(), config.in_memory);
-        let folder = blocking(move || Folder::open(&path, in_memory)).await?;
-        let folder = Arc::new(folder.map_err(|error| StartError(error.to_string()))?);
+        let opened = config.clone();
+        let (folder, named) = blocking(move || open_folder(&opened)).await??;
+        let folder = Arc::new(folder);
         let stored = folder.identity();
-        check_name(&config, stored.as_ref().map(|stored| stored.name.as_str()))?;
-        if let Some(reason) = stored.as_ref().and_then(|stored| stored.removed.as_ref()) {
-            return Err(StartError(format!("the data folder {} is of no use: {reason}", config.folder.display())));
-        }
 
         let http_listener = bind(&http_given, &config.http_listen).await?;
         let raft_listener = if one_port { None } else { Some(bind(&raft_given, &config.raft_listen).await?) };
@@ -159,7 +121,6 @@ impl Server {
             (None, Some(stored)) if unclear => with_host_of(&stored.address, raft_address.port()),
             (None, _) => here,
         };
-        let named = stored.as_ref().map(|stored| stored.name.clone()).or(config.name.clone());
         let belongs = stored.as_ref().and_then(|stored| stored.cluster);
         let handle = Handle::new(Identity {
             name: named.clone().unwrap_or_else(|| address.clone()),
@@ -193,36 +154,40 @@ impl Server {
             closing: closing.subscribe(),
         };
         let mut tasks = JoinSet::new();
-        match (belongs, config.join) {
-            (None, None) if stored.is_some() => {
+        let newcomer = Newcomer { rising: rising.clone(), limit: request_limit, url: url.clone() };
+        match (belongs, config.begin) {
+            (None, Begin::Found) if stored.is_some() => {
                 return Err(StartError(format!(
                     "the data folder {} belongs to a node that has not joined its cluster yet; start it with the HTTP \
                      address of a member to join, or empty the folder",
                     config.folder.display()
                 )));
             }
-            (None, None) => {
+            (None, Begin::Found) => {
                 blocking(move || rising.found_cluster().and_then(|()| rising.run_node())).await??;
                 ports.open(&mut tasks);
                 tracing::info!("serving at {url}");
             }
-            (None, Some(member)) => {
-                let joining = Joining { rising, member, limit: request_limit, url };
-                if unclear {
-                    tasks.spawn(joining.run_after_finding_the_address(named, ports, admissions));
-                } else {
-                    ports.open(&mut tasks);
-                    tasks.spawn(joining.run(admissions));
-                }
+            (None, Begin::Join(join)) if unclear => {
+                tasks.spawn(newcomer.join_after_finding_the_address(join, named, ports, admissions));
             }
-            (Some(_), member) => {
+            (None, Begin::Join(join)) => {
+                ports.open(&mut tasks);
+                tasks.spawn(newcomer.join(join, admissions));
+            }
+            (None, Begin::Wait) => {
+                handle.shared().phase.send_replace(Phase::Waiting);
+                ports.open(&mut tasks);
+                tasks.spawn(newcomer.wait(admissions));
+            }
+            (Some(_), begin) => {
                 let folder = rising.folder.clone();
                 blocking(move || rising.run_node()).await??;
                 ports.open(&mut tasks);
                 tracing::info!("serving at {url}");
-                if let Some(member) = member {
+                if let Begin::Join(join) = begin {
                     let port = unclear.then_some(raft_address.port());
-                    tasks.spawn(announce(handle.clone(), folder, member, port, request_limit));
+                    tasks.spawn(join::announce(handle.clone(), folder, join, port, request_limit));
                 }
             }
         }
@@ -320,12 +285,12 @@ impl Threads {
 }
 
 /// What it takes to run the node, once it is known who it is.
-struct Rising {
-    folder: Arc<Folder>,
-    handle: Handle,
+pub(crate) struct Rising {
+    pub folder: Arc<Folder>,
+    pub handle: Handle,
     peers: Arc<Peers>,
     threads: Arc<Threads>,
-    ended: watch::Sender<Option<End>>,
+    pub ended: watch::Sender<Option<End>>,
     runtime: runtime::Handle,
 }
 
@@ -343,7 +308,7 @@ impl Rising {
     }
 
     /// Remembers durably who this node is.
-    fn become_member(&self, cluster: ClusterId, id: NodeId) -> Result<(), StartError> {
+    pub fn become_member(&self, cluster: ClusterId, id: NodeId) -> Result<(), StartError> {
         let me = Identity { cluster: Some((cluster, id)), ..(*self.handle.identity()).clone() };
         self.folder.introduce(&me).map_err(|error| Context { what: "can't store this node's identity", error })?;
         self.handle.shared().identity.store(Arc::new(me));
@@ -351,7 +316,7 @@ impl Rising {
     }
 
     /// Opens what is on disk and starts the threads.
-    fn run_node(&self) -> Result<(), StartError> {
+    pub fn run_node(&self) -> Result<(), StartError> {
         let me = self.handle.identity();
         let Some((cluster, id)) = me.cluster else {
             return Err(StartError("a node without a cluster can't run".into()));
@@ -390,7 +355,7 @@ impl Rising {
 }
 
 /// The ports that are bound but not served yet.
-struct Ports {
+pub(crate) struct Ports {
     reception: Arc<Reception>,
     http: TcpListener,
     /// `None`: the other one carries both.
@@ -399,7 +364,7 @@ struct Ports {
 }
 
 impl Ports {
-    fn open(self, tasks: &mut JoinSet<()>) {
+    pub fn open(self, tasks: &mut JoinSet<()>) {
         let Ports { reception, http, raft, closing } = self;
         let carries = if raft.is_some() { Carries::Http } else { Carries::Both };
         tasks.spawn(reception.clone().receive(http, carries, closing.clone()));
@@ -409,184 +374,39 @@ impl Ports {
     }
 }
 
-/// A node that has to be let in first.
-struct Joining {
-    rising: Arc<Rising>,
-    /// Whom to ask.
-    member: String,
-    limit: Duration,
-    url: String,
-}
-
-impl Joining {
-    /// A node that listens everywhere is where its connection to the member begins.
-    async fn run_after_finding_the_address(
-        self,
-        name: Option<String>,
-        ports: Ports,
-        admissions: mpsc::Receiver<Admission>,
-    ) {
-        let handle = self.rising.handle.clone();
-        let mut me = (*handle.identity()).clone();
-        let mut patience = Patience::default();
-        let host = loop {
-            match join::local_host_towards(&self.member).await {
-                Ok(host) => break host,
-                Err(error) => {
-                    patience.wait(format!("can't reach {} to join its cluster: {error}", self.member)).await;
-                }
-            }
-        };
-        me.address = format!("{host}:{}", port_of(&me.address));
-        me.name = name.unwrap_or_else(|| me.address.clone());
-        handle.shared().identity.store(Arc::new(me));
-        let mut served = JoinSet::new();
-        ports.open(&mut served);
-        self.run(admissions).await;
-        while served.join_next().await.is_some() {}
-    }
-
-    /// Asks to be let in and waits for the one who does it.
-    async fn run(self, admissions: mpsc::Receiver<Admission>) {
-        let handle = self.rising.handle.clone();
-        let over = handle.wait_for_phase(|phase| !matches!(phase, Phase::Joining | Phase::Running));
-        let failed = tokio::select! {
-            outcome = self.ask_and_be_admitted(admissions) => outcome.err(),
-            _ = over => None,
-        };
-        if let Some(why) = failed {
-            self.rising.ended.send_replace(Some(End::Failed(why)));
-        }
-    }
-
-    async fn ask_and_be_admitted(&self, admissions: mpsc::Receiver<Admission>) -> Result<(), String> {
-        // Its incarnation is what a cluster lets in: it has to be the same after a crash.
-        let (folder, me) = (self.rising.folder.clone(), self.rising.handle.identity());
-        let stored = blocking(move || folder.introduce(&me)).await.map_err(|error| error.to_string())?;
-        stored.map_err(|error| format!("can't store this node's identity: {error}"))?;
-        let (mut asking, mut admitting) = (pin!(self.ask_until_answered()), pin!(self.be_admitted(admissions)));
-        tokio::select! {
-            asked = asking.as_mut() => {
-                asked?;
-                admitting.await?;
-            }
-            admitted = admitting.as_mut() => {
-                admitted?;
-                asking.await?;
-            }
-        }
-        tracing::info!("serving at {}", self.url);
-        Ok(())
-    }
-
-    async fn ask_until_answered(&self) -> Result<(), String> {
-        let handle = &self.rising.handle;
-        let mut patience = Patience::default();
-        loop {
-            let me = handle.identity();
-            match join::ask(&self.member, &me.name, &me.address, self.limit).await {
-                Joined::Yes => return Ok(()),
-                Joined::Refused(why) if handle.phase() == Phase::Joining => return Err(why),
-                Joined::Refused(why) | Joined::NotYet(why) => patience.wait(why).await,
-            }
-        }
-    }
-
-    async fn be_admitted(&self, mut admissions: mpsc::Receiver<Admission>) -> Result<(), String> {
-        let Some(Admission { cluster, id, done }) = admissions.recv().await else {
-            return Err("nobody can let this node in any more".into());
-        };
-        let rising = self.rising.clone();
-        let runs = blocking(move || rising.become_member(cluster, id).and_then(|()| rising.run_node()));
-        let runs = runs.await.and_then(|runs| runs).map_err(|error| error.to_string());
-        // The caller may have gone; it, or another one, calls again.
-        let _ = done.send(runs.clone());
-        // Callers that waited meanwhile are judged by what this node has become.
-        drop(admissions);
-        runs
-    }
-}
-
-/// Tells the cluster where a member is now, if that is somewhere else than before.
-async fn announce(
-    handle: Handle,
-    folder: Arc<Folder>,
-    member: String,
-    everywhere_at_port: Option<u16>,
-    limit: Duration,
-) {
-    let Some(known) = address_in_configuration(&handle).await else { return };
-    let mut address = handle.identity().address.clone();
-    if let Some(port) = everywhere_at_port {
-        match join::local_host_towards(&member).await {
-            Ok(host) => address = format!("{host}:{port}"),
-            Err(error) => return tracing::warn!("can't reach {member} to tell it this node's address: {error}"),
-        }
-    }
-    if address::as_known(address.clone(), &handle.status().configuration).await == known {
-        return;
-    }
-    match join::ask(&member, &handle.identity().name, &address, limit).await {
-        Joined::Yes => {
-            let me = Arc::new(Identity { address, ..(*handle.identity()).clone() });
-            handle.shared().identity.store(me.clone());
-            if let Ok(Err(error)) = blocking(move || folder.introduce(&me)).await {
-                tracing::warn!("can't store this node's new address: {error}");
-            }
-        }
-        Joined::Refused(why) | Joined::NotYet(why) => {
-            tracing::warn!("the cluster does not know yet that this node is at {address} now, not at {known}: {why}");
-        }
-    }
-}
-
-/// Where the cluster thinks this node is. `None` if it stops before it knows.
-async fn address_in_configuration(handle: &Handle) -> Option<String> {
-    loop {
-        let status = handle.status();
-        if let Some(member) = status.configuration.members.get(&status.node) {
-            return Some(member.address.clone());
-        }
-        if handle.phase() != Phase::Running {
-            return None;
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// Longer and longer pauses between attempts, which say only once why they are needed.
-#[derive(Default)]
-struct Patience {
-    pauses: u32,
-    said: String,
-}
-
-impl Patience {
-    async fn wait(&mut self, why: String) {
-        if self.said != why {
-            tracing::warn!("{why}; trying again");
-            self.said = why;
-        }
-        self.pauses += 1;
-        sleep(Duration::from_millis(100 << self.pauses.min(4))).await;
-    }
-}
-
 struct Context<E> {
     what: &'static str,
     error: E,
 }
 
-fn check_name(config: &Config, stored: Option<&str>) -> Result<(), StartError> {
-    match (stored, &config.name) {
-        (Some(stored), Some(given)) if stored != given => Err(StartError(format!(
-            "the data folder {} is that of node {stored}, not of {given}; start it as {stored}, or choose another \
-             folder",
-            config.folder.display()
-        ))),
-        (_, Some(given)) if given.is_empty() => Err(StartError("a node's id can't be empty".into())),
-        _ => Ok(()),
+/// Takes the folder, and says what the node is called, unless that follows from its address.
+fn open_folder(config: &Config) -> Result<(Folder, Option<String>), StartError> {
+    let in_words = |error: StorageError| StartError(error.to_string());
+    let folder = Folder::open(&config.folder, config.in_memory).map_err(in_words)?;
+    let stored = folder.identity();
+    if let Some(reason) = stored.as_ref().and_then(|stored| stored.removed.as_ref()) {
+        return Err(StartError(format!("the data folder {} is of no use: {reason}", config.folder.display())));
     }
+    let stored = stored.map(|stored| stored.name);
+    let name = match (&config.name, stored) {
+        (Name::Given(given), _) if given.is_empty() => return Err(StartError("a node's id can't be empty".into())),
+        (Name::Given(given), Some(stored)) if stored != *given => {
+            return Err(StartError(format!(
+                "the data folder {} is that of node {stored}, not of {given}; start it as {stored}, or choose another \
+                 folder",
+                config.folder.display()
+            )));
+        }
+        (Name::Given(given), _) => Some(given.clone()),
+        (Name::PeerAddress, stored) => stored,
+        (Name::Drawn, _) => Some(folder.keep_name(&draw_name()?).map_err(in_words)?),
+    };
+    Ok((folder, name))
+}
+
+/// Seven hex digits.
+fn draw_name() -> Result<String, StartError> {
+    Ok(format!("{:07x}", random()? >> 36))
 }
 
 async fn bind(address: &Address, given: &str) -> Result<TcpListener, StartError> {
@@ -608,11 +428,7 @@ fn with_host_of(address: &str, port: u16) -> String {
     format!("{host}:{port}")
 }
 
-fn port_of(address: &str) -> &str {
-    address.rsplit_once(':').map_or("", |(_, port)| port)
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StartError> {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StartError> {
     let done = tokio::task::spawn_blocking(work).await;
     Ok(done.map_err(|error| Context { what: "starting was interrupted", error })?)
 }

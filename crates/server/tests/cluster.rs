@@ -2,20 +2,22 @@
 
 use bytes::Bytes;
 use node::{Failure, Outcome, ReadLevel, Request, Role};
-use server::{Config, End, Handle, Phase, Server};
+use server::{Begin, Config, End, Handle, Join, Name, Persistence, Phase, Server, Words};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn config(folder: &Path, name: &str) -> Config {
     Config {
-        name: Some(name.into()),
+        name: Name::Given(name.into()),
         http_listen: "127.0.0.1:0".into(),
         raft_listen: "localhost:0".into(),
         ..Config::new(folder.join(name))
@@ -23,7 +25,7 @@ fn config(folder: &Path, name: &str) -> Config {
 }
 
 fn joining(folder: &Path, name: &str, member: &Server) -> Config {
-    Config { join: Some(member.http_address().to_string()), ..config(folder, name) }
+    Config { begin: Begin::join_or_found(Some(member.http_address().to_string())), ..config(folder, name) }
 }
 
 /// The same node again, where it was.
@@ -63,6 +65,16 @@ async fn get(handle: &Handle, key: &str) -> Option<String> {
 fn local(handle: &Handle, key: &str) -> Option<String> {
     let value = handle.view().and_then(|view| view.get(key.as_bytes()))?.value;
     Some(String::from_utf8(value.to_vec()).unwrap())
+}
+
+/// The whole answer to a request without a body.
+async fn http(server: &Server, line: &str) -> String {
+    let mut stream = TcpStream::connect(server.http_address()).await.unwrap();
+    let request = format!("{line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -172,10 +184,7 @@ async fn one_port_carries_clients_and_peers() {
     assert_eq!(a.http_address(), a.raft_address());
     let b = start(one_port(joining(folder.path(), "b", &a))).await;
     assert_written(put(&b.handle(), "k", "v").await);
-    let mut stream = TcpStream::connect(a.http_address()).await.unwrap();
-    stream.write_all(b"GET /key/k HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
+    let answer = http(&a, "GET /key/k").await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(r#"{"k":"v"}"#), "{answer}");
     b.stop().await;
     a.stop().await;
@@ -203,7 +212,7 @@ async fn a_folder_serves_one_process_and_one_name() {
     let error = Server::start(config(folder.path(), "a")).await.err().unwrap().to_string();
     assert!(error.contains("in use by another process") && !error.contains('\n'), "{error}");
     server.stop().await;
-    let other = Config { name: Some("b".into()), ..config(folder.path(), "a") };
+    let other = Config { name: Name::Given("b".into()), ..config(folder.path(), "a") };
     let error = Server::start(other).await.err().unwrap().to_string();
     assert!(error.contains("is that of node a, not of b"), "{error}");
     start(config(folder.path(), "a")).await.stop().await;
@@ -216,9 +225,9 @@ async fn bad_settings_are_told_in_one_line() {
     let config = config(folder.path(), "b");
     for (wrong, told) in [
         (Config { http_listen: "nonsense".into(), ..config.clone() }, "is no address"),
-        (Config { join: Some("localhost:x".into()), ..config.clone() }, "is no address"),
+        (Config { begin: Begin::join_or_found(Some("localhost:x".into())), ..config.clone() }, "is no address"),
         (Config { http_listen: taken.http_address().to_string(), ..config.clone() }, "can't listen at"),
-        (Config { name: Some(String::new()), ..config.clone() }, "can't be empty"),
+        (Config { name: Name::Given(String::new()), ..config.clone() }, "can't be empty"),
     ] {
         let error = Server::start(wrong).await.err().unwrap().to_string();
         assert!(error.contains(told) && !error.contains('\n'), "{error}");
@@ -246,7 +255,7 @@ async fn a_removed_node_says_so_and_does_not_start_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_waits_to_join_can_be_stopped_and_started_again() {
     let folder = TempDir::new().unwrap();
-    let nobody = Config { join: Some("127.0.0.1:1".into()), ..config(folder.path(), "b") };
+    let nobody = Config { begin: Begin::join_or_found(Some("127.0.0.1:1".into())), ..config(folder.path(), "b") };
     let waiting = Server::start(nobody).await.unwrap();
     assert_eq!(waiting.handle().phase(), Phase::Joining);
     assert!(matches!(put(&waiting.handle(), "k", "v").await, Outcome::Failed(Failure::Unavailable(_))));
@@ -264,6 +273,115 @@ async fn whoever_waits_to_join_can_be_stopped_and_started_again() {
     for server in [b, a] {
         server.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_waits_is_let_in_when_somebody_asks_for_it() {
+    let folder = TempDir::new().unwrap();
+    let waiting = Config { begin: Begin::Wait, ..config(folder.path(), "b") };
+    let b = Server::start(waiting.clone()).await.unwrap();
+    assert_eq!(b.handle().phase(), Phase::Waiting);
+    let answer = http(&b, "GET /key/k").await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("belongs to no cluster yet"), "{answer}");
+    // Until then its folder is anybody's.
+    b.stop().await;
+    let b = Server::start(waiting.clone()).await.unwrap();
+
+    let a = start(config(folder.path(), "a")).await;
+    assert_written(put(&a.handle(), "k", "v").await);
+    let address = format!("localhost:{}", b.raft_address().port());
+    let let_in = Request::Join { name: "b".into(), address };
+    assert_eq!(a.handle().request(let_in, LIMIT).await, Outcome::Done);
+    assert_eq!(get(&b.handle(), "k").await.as_deref(), Some("v"));
+    b.stop().await;
+    // Now it is that of a member, whatever it is told to begin with.
+    for begin in [Begin::Wait, Begin::Found] {
+        let b = start(Config { begin, ..waiting.clone() }).await;
+        assert_eq!(get(&b.handle(), "k").await.as_deref(), Some("v"));
+        assert_eq!(b.handle().status().configuration.members.len(), 2);
+        b.stop().await;
+    }
+    a.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_waits_can_be_told_to_found_a_cluster_after_all() {
+    let folder = TempDir::new().unwrap();
+    Server::start(Config { begin: Begin::Wait, ..config(folder.path(), "a") }).await.unwrap().stop().await;
+    start(config(folder.path(), "a")).await.stop().await;
+}
+
+/// Answers every question with a refusal, and counts them.
+async fn refuse_everybody(listener: TcpListener, asked: Arc<AtomicU64>) {
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"}") && stream.read_buf(&mut request).await.is_ok_and(|count| count > 0) {}
+        asked.fetch_add(1, Ordering::Relaxed);
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\nno").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_refused_ends_or_asks_again_as_it_was_told() {
+    let folder = TempDir::new().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let member = listener.local_addr().unwrap().to_string();
+    let asked = Arc::new(AtomicU64::new(0));
+    tokio::spawn(refuse_everybody(listener, asked.clone()));
+    let join = |persistence| Join { member: member.clone(), words: Words::Hraftd, persistence };
+
+    let begin = Begin::Join(join(Persistence::UntilRefused));
+    let server = Server::start(Config { begin, ..config(folder.path(), "a") }).await.unwrap();
+    let end = timeout(LIMIT, server.wait()).await.unwrap();
+    assert!(matches!(&end, End::Failed(why) if why.contains("refused to let this node join")), "{end:?}");
+    assert_eq!(asked.swap(0, Ordering::Relaxed), 1);
+    server.stop().await;
+
+    let begin = Begin::Join(join(Persistence::ForEver));
+    let server = Server::start(Config { begin, ..config(folder.path(), "b") }).await.unwrap();
+    until("it asks a third time", || asked.load(Ordering::Relaxed) >= 3).await;
+    assert_eq!(server.handle().phase(), Phase::Joining);
+    server.stop().await;
+}
+
+/// Its answer may get lost, or somebody else have asked for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_in_vain_stops_asking_once_it_votes() {
+    let folder = TempDir::new().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let member = listener.local_addr().unwrap().to_string();
+    let asked = Arc::new(AtomicU64::new(0));
+    tokio::spawn(refuse_everybody(listener, asked.clone()));
+    let join = Join { member, words: Words::Hraftd, persistence: Persistence::ForEver };
+    let b = Server::start(Config { begin: Begin::Join(join), ..config(folder.path(), "b") }).await.unwrap();
+
+    let a = start(config(folder.path(), "a")).await;
+    let address = format!("localhost:{}", b.raft_address().port());
+    assert_eq!(a.handle().request(Request::Join { name: "b".into(), address }, LIMIT).await, Outcome::Done);
+    assert_written(put(&b.handle(), "k", "v").await);
+    let before = asked.load(Ordering::Relaxed);
+    sleep(Duration::from_millis(2200)).await;
+    // One question may have been on its way.
+    assert!(asked.load(Ordering::Relaxed) <= before + 1);
+    for server in [b, a] {
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_draws_its_name_keeps_it() {
+    let folder = TempDir::new().unwrap();
+    let drawn = Config { name: Name::Drawn, ..config(folder.path(), "a") };
+    let mut names = Vec::new();
+    for _ in 0..2 {
+        let server = start(drawn.clone()).await;
+        names.push(server.handle().identity().name.clone());
+        server.stop().await;
+    }
+    assert!(names[0].len() == 7 && names[0].chars().all(|c| c.is_ascii_hexdigit()), "{names:?}");
+    assert_eq!(names[0], names[1]);
+    assert_eq!(std::fs::read_to_string(drawn.folder.join("name")).unwrap(), names[0]);
 }
 
 /// 1,000 byte strings of all kinds, from pure noise to noise behind a right preface, change neither term nor log.

@@ -1,7 +1,8 @@
-//! Who a node is, in one small file of its data folder, and the lock that keeps a second process out of the folder.
+//! Who a node is, in one small file of its data folder, and the lock that keeps a second process out of the folder. A
+//! node that gave itself its name shows it in a second file, as text.
 //!
-//! The file is replaced as a whole: written beside, synced, renamed, the folder synced. So after a crash it holds
-//! either the old or the new identity.
+//! A file is replaced as a whole: written beside, synced, renamed, the folder synced. So after a crash it holds
+//! either what was in it or what is new.
 //!
 //! Not handled: two folders with copies of one identity; the cluster tells them apart by their addresses.
 
@@ -17,6 +18,8 @@ use std::sync::Arc;
 
 const FILE: &str = "identity";
 const LOCK_FILE: &str = "lock";
+const NAME_FILE: &str = "name";
+const LONGEST_NAME_BYTES: usize = 255;
 const FORMAT: Format = Format { magic: *b"QRTIDENT", version: 1 };
 /// The preamble, then length and checksum of the body.
 const BODY_START: usize = PREAMBLE_BYTES + 8;
@@ -38,23 +41,10 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// None if the folder has none yet. What is returned is durable: a former process may have died between renaming the
-    /// file and syncing the folder.
+    /// None if the folder has none yet. What is returned is durable.
     pub fn load(files: &Arc<dyn Files>, folder: &Path) -> Result<Option<Identity>, StorageError> {
-        let path = folder.join(FILE);
-        let name = path.display().to_string();
-        let read = || -> io::Result<Option<Vec<u8>>> {
-            if !files.exists(&path)? {
-                return Ok(None);
-            }
-            let file = files.open(&path, OpenMode::Read)?;
-            let mut bytes = vec![0; file.length()?.min((BODY_START + LARGEST_BODY_BYTES + 1) as u64) as usize];
-            let count = file.read_at(0, &mut bytes)?;
-            bytes.truncate(count);
-            files.sync_folder(folder)?;
-            Ok(Some(bytes))
-        };
-        match read().map_err(|error| StorageError::io(format!("cannot read {name}"), error))? {
+        let name = folder.join(FILE).display().to_string();
+        match read(files, folder, FILE, BODY_START + LARGEST_BODY_BYTES)? {
             None => Ok(None),
             Some(bytes) => parse(Bytes::from(bytes), &name).map(Some),
         }
@@ -62,29 +52,12 @@ impl Identity {
 
     /// Durable when it returns.
     pub fn store(&self, files: &Arc<dyn Files>, folder: &Path) -> Result<(), StorageError> {
-        let path = folder.join(FILE);
-        let beside = folder.join(format!("{FILE}.tmp"));
         let body = self.body();
         if body.len() > LARGEST_BODY_BYTES {
             let error = io::Error::new(ErrorKind::InvalidInput, "the name, address or reason is too long");
-            return Err(StorageError::io(format!("cannot write {}", path.display()), error));
+            return Err(StorageError::io(format!("cannot write {}", folder.join(FILE).display()), error));
         }
-        let bytes = frame(&body);
-        let write = || -> io::Result<()> {
-            files.create_folder(folder)?;
-            let file = files.open(&beside, OpenMode::Create)?;
-            file.set_length(0)?;
-            file.write_at(0, &bytes)?;
-            file.sync()?;
-            drop(file);
-            files.rename(&beside, &path)?;
-            files.sync_folder(folder)
-        };
-        write().map_err(|error| {
-            // It would be overwritten by the next try; if it can't be removed either, the first error says enough.
-            let _ = files.remove(&beside);
-            StorageError::io(format!("cannot write {}", path.display()), error)
-        })
+        replace(files, folder, FILE, &frame(&body))
     }
 
     fn body(&self) -> Vec<u8> {
@@ -120,6 +93,24 @@ impl Identity {
     }
 }
 
+/// The name that the folder shows. None if it shows none.
+pub fn load_name(files: &Arc<dyn Files>, folder: &Path) -> Result<Option<String>, StorageError> {
+    let Some(bytes) = read(files, folder, NAME_FILE, LONGEST_NAME_BYTES + 1)? else { return Ok(None) };
+    let name = String::from_utf8(bytes).unwrap_or_default().trim_end().to_owned();
+    if name.is_empty() || name.len() > LONGEST_NAME_BYTES || name.contains(char::is_control) {
+        let what = "it must hold the node's name and nothing else, one line of text; mend it, or remove it";
+        let file = folder.join(NAME_FILE);
+        let error = io::Error::new(ErrorKind::InvalidData, what);
+        return Err(StorageError::io(format!("cannot use {}", file.display()), error));
+    }
+    Ok(Some(name))
+}
+
+/// Durable when it returns.
+pub fn store_name(files: &Arc<dyn Files>, folder: &Path, name: &str) -> Result<(), StorageError> {
+    replace(files, folder, NAME_FILE, name.as_bytes())
+}
+
 /// Makes the folder if need be and takes it for this process alone, until the lock is dropped or the process ends.
 pub fn lock_folder(files: &Arc<dyn Files>, folder: &Path) -> Result<Box<dyn Lock>, StorageError> {
     let name = folder.display().to_string();
@@ -127,6 +118,50 @@ pub fn lock_folder(files: &Arc<dyn Files>, folder: &Path) -> Result<Box<dyn Lock
     files.lock(&folder.join(LOCK_FILE)).map_err(|error| match error.kind() {
         ErrorKind::WouldBlock => StorageError::InUse { folder: name },
         _ => StorageError::io(format!("cannot lock the folder {name}"), error),
+    })
+}
+
+/// A whole file, or so much of it that it is seen to be longer than `limit_bytes`. None if there is none. What is returned
+/// is durable: a former process may have died between renaming the file and syncing the folder.
+fn read(
+    files: &Arc<dyn Files>,
+    folder: &Path,
+    name: &str,
+    limit_bytes: usize,
+) -> Result<Option<Vec<u8>>, StorageError> {
+    let path = folder.join(name);
+    let read = || -> io::Result<Option<Vec<u8>>> {
+        if !files.exists(&path)? {
+            return Ok(None);
+        }
+        let file = files.open(&path, OpenMode::Read)?;
+        let mut bytes = vec![0; file.length()?.min((limit_bytes + 1) as u64) as usize];
+        let count = file.read_at(0, &mut bytes)?;
+        bytes.truncate(count);
+        files.sync_folder(folder)?;
+        Ok(Some(bytes))
+    };
+    read().map_err(|error| StorageError::io(format!("cannot read {}", path.display()), error))
+}
+
+/// Durable when it returns.
+fn replace(files: &Arc<dyn Files>, folder: &Path, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
+    let path = folder.join(name);
+    let beside = folder.join(format!("{name}.tmp"));
+    let write = || -> io::Result<()> {
+        files.create_folder(folder)?;
+        let file = files.open(&beside, OpenMode::Create)?;
+        file.set_length(0)?;
+        file.write_at(0, bytes)?;
+        file.sync()?;
+        drop(file);
+        files.rename(&beside, &path)?;
+        files.sync_folder(folder)
+    };
+    write().map_err(|error| {
+        // It would be overwritten by the next try; if it can't be removed either, the first error says enough.
+        let _ = files.remove(&beside);
+        StorageError::io(format!("cannot write {}", path.display()), error)
     })
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use storage::StorageError;
 use storage::files::{Files, MemFiles, RealFiles};
-use storage::identity::{Identity, lock_folder};
+use storage::identity::{Identity, load_name, lock_folder, store_name};
 
 fn folder() -> &'static Path {
     Path::new("/data")
@@ -132,6 +132,27 @@ fn a_full_disk_is_an_error_and_the_old_one_stays() {
     assert!(matches!(error, StorageError::Io { .. }), "{error}");
     assert_eq!(Identity::load(&files, folder()).unwrap(), Some(identity()));
     assert_eq!(files.list(folder()).unwrap(), ["identity"]);
+}
+
+#[test]
+fn a_name_is_shown_as_text() {
+    let (disk, files) = disk();
+    assert_eq!(load_name(&files, folder()).unwrap(), None);
+    store_name(&files, folder(), "2f0a9c1").unwrap();
+    assert_eq!(disk.read_all(&folder().join("name")).unwrap(), b"2f0a9c1");
+    assert_eq!(load_name(&files, folder()).unwrap().as_deref(), Some("2f0a9c1"));
+    disk.write_all(&folder().join("name"), b"my own\n").unwrap();
+    assert_eq!(load_name(&files, folder()).unwrap().as_deref(), Some("my own"));
+}
+
+#[test]
+fn what_is_no_name_is_refused_in_words() {
+    let (disk, files) = disk();
+    for wrong in [&b""[..], b"\n", b"two\nlines", b"\xff", b"\0", &[b'a'; 256], &[b'a'; 1 << 20]] {
+        disk.write_all(&folder().join("name"), wrong).unwrap();
+        let error = load_name(&files, folder()).unwrap_err().to_string();
+        assert!(error.contains("/data/name: it must hold the node's name"), "{error}");
+    }
 }
 
 #[test]

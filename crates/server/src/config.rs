@@ -1,0 +1,100 @@
+//! What a node is told when it is started.
+//!
+//! Not handled: reading any of it from a file or from the environment; that is the programs' affair.
+
+use crate::http;
+use std::path::PathBuf;
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Holds everything that outlives the process. Made if it does not exist.
+    pub folder: PathBuf,
+    pub name: Name,
+    pub http_listen: String,
+    /// Equal to `http_listen`: one port for both.
+    pub raft_listen: String,
+    /// Where the peers reach this node, if not where it listens.
+    pub advertise: Option<String>,
+    pub begin: Begin,
+    /// Nothing touches the disk, and nothing outlives the process.
+    pub in_memory: bool,
+    /// How clients are served.
+    pub http: http::Settings,
+}
+
+impl Config {
+    pub fn new(folder: impl Into<PathBuf>) -> Config {
+        Config {
+            folder: folder.into(),
+            name: Name::PeerAddress,
+            http_listen: "localhost:11000".into(),
+            raft_listen: "localhost:12000".into(),
+            advertise: None,
+            begin: Begin::Found,
+            in_memory: false,
+            http: http::Settings::default(),
+        }
+    }
+}
+
+/// What to call the node. A folder that was started before has its name already, and keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// Another name than the folder's is an error.
+    Given(String),
+    PeerAddress,
+    /// Seven hex digits, drawn once and kept in the file `name` of the folder.
+    Drawn,
+}
+
+impl Name {
+    pub fn given_or_peer_address(given: Option<String>) -> Name {
+        given.map_or(Name::PeerAddress, Name::Given)
+    }
+}
+
+/// How a node begins on a folder that belongs to no cluster yet. One that does goes on where it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// As the only member of a new cluster.
+    Found,
+    /// By asking to be let in. A member that is told to join says where it is, if that is somewhere else than before.
+    Join(Join),
+    /// By waiting to be let in; somebody else asks for it.
+    Wait,
+}
+
+impl Begin {
+    /// As hraftd does.
+    pub fn join_or_found(member: Option<String>) -> Begin {
+        let join = |member| Join { member, words: Words::Hraftd, persistence: Persistence::UntilRefused };
+        member.map_or(Begin::Found, |member| Begin::Join(join(member)))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// The HTTP address of a member of the cluster.
+    pub member: String,
+    pub words: Words,
+    pub persistence: Persistence,
+}
+
+/// In which words to ask: those of the dialect that the member speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Words {
+    /// `POST /join {"id","addr"}`
+    Hraftd,
+    /// `POST /join {"name","connectionString"}`
+    Raftd,
+    /// `POST /cluster/join/ {"address"}`; the cluster calls a node by its address.
+    RaftKv,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// Asks again, after longer and longer pauses, until there is an answer; a refusal ends the node.
+    UntilRefused,
+    /// Asks every second, whatever the answers are.
+    ForEver,
+}
