@@ -8,7 +8,7 @@
 
 use super::answer::{Answer, Form, Refusal, header_text};
 use super::cluster::Cluster;
-use super::{Level, Service, admin, hraftd};
+use super::{Level, Service, admin, hraftd, raftd};
 use crate::handle::Handle;
 use hyper::body::Incoming;
 use hyper::header::{HOST, HeaderName, HeaderValue};
@@ -46,16 +46,18 @@ impl Default for Settings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     Hraftd,
+    Raftd,
 }
 
 impl Dialect {
-    pub const ALL: [Dialect; 1] = [Dialect::Hraftd];
-    pub const NAMES: &str = "hraftd";
+    pub const ALL: [Dialect; 2] = [Dialect::Hraftd, Dialect::Raftd];
+    pub const NAMES: &str = "hraftd or raftd";
 
     /// What there is to ask for, in the words of an error.
     fn paths(self) -> &'static str {
         match self {
             Dialect::Hraftd => "/key, /key/NAME",
+            Dialect::Raftd => "/db/NAME",
         }
     }
 }
@@ -73,6 +75,7 @@ impl fmt::Display for Dialect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Dialect::Hraftd => "hraftd",
+            Dialect::Raftd => "raftd",
         })
     }
 }
@@ -113,6 +116,7 @@ impl<C: Cluster> Service for Member<C> {
         for dialect in &self.settings.dialects {
             let answer = match dialect {
                 Dialect::Hraftd => self.speak::<hraftd::Call>(request, peer).await,
+                Dialect::Raftd => self.speak::<raftd::Call>(request, peer).await,
             };
             if let Some(answer) = answer {
                 return answer;

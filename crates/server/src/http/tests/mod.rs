@@ -4,7 +4,9 @@
 mod admin;
 mod connections;
 mod hraftd;
+mod raftd;
 mod reads;
+mod values;
 
 use super::*;
 use crate::handle::Identity;
@@ -225,6 +227,8 @@ impl Cluster for Map {
 struct Answered {
     status: u16,
     headers: Vec<(String, String)>,
+    bytes: Vec<u8>,
+    /// The same as text, with a replacement for what is not UTF-8.
     body: String,
 }
 
@@ -242,12 +246,13 @@ impl Answered {
     }
 
     fn parse(bytes: &[u8]) -> Answered {
-        let text = String::from_utf8(bytes.to_vec()).unwrap();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else {
-            assert_eq!(text, "", "half an answer");
+        let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
+            assert_eq!(bytes, b"", "half an answer");
             return Answered::default();
         };
-        let (line, headers) = head.split_once("\r\n").unwrap_or((head, ""));
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+        let bytes = bytes[end + 4..].to_vec();
+        let (line, headers) = head.split_once("\r\n").unwrap_or((&head, ""));
         let header = |line: &str| {
             let (name, value) = line.split_once(": ").unwrap();
             (name.to_owned(), value.to_owned())
@@ -255,7 +260,8 @@ impl Answered {
         Answered {
             status: line.split(' ').nth(1).unwrap().parse().unwrap(),
             headers: headers.lines().map(header).collect(),
-            body: body.to_owned(),
+            body: String::from_utf8_lossy(&bytes).into_owned(),
+            bytes,
         }
     }
 
@@ -274,5 +280,14 @@ impl Answered {
         assert_eq!(self.header("content-type"), Some("application/json"));
         let error = self.json()["error"].as_str().expect("an error is a sentence").to_owned();
         assert!(error.contains(reason), "{error:?} does not say {reason:?}");
+    }
+
+    /// It must be an error with that status in plain text, one sentence and a newline, that contains `reason`.
+    #[track_caller]
+    fn expect_sentence(&self, status: u16, reason: &str) {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.header("content-type"), Some("text/plain; charset=utf-8"));
+        assert!(self.body.ends_with('\n') && self.body.lines().count() == 1, "{:?}", self.body);
+        assert!(self.body.contains(reason), "{:?} does not say {reason:?}", self.body);
     }
 }
