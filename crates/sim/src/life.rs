@@ -254,7 +254,8 @@ impl Living {
                     if status.removed.is_some() { ", removed" } else { "" }
                 )
             }
-            (None, true) => format!("h{host} waits"),
+            (None, true) if self.world.is_removed(host) => format!("h{host} was removed"),
+            (None, true) => format!("h{host} waits to be let in"),
             (None, false) => format!("h{host} is down"),
         };
         self.world.hosts().into_iter().map(one).collect::<Vec<_>>().join("; ")

@@ -131,6 +131,11 @@ impl Troubles {
         if !self.joining.contains(&host) {
             return;
         }
+        // It moved, and the others were removed meanwhile: nobody is left to tell.
+        if world.node_id(host).is_some_and(|id| world.checks.model.is_alone(id)) {
+            self.joining.remove(&host);
+            return;
+        }
         let others: Vec<HostNumber> =
             world.hosts().into_iter().filter(|&other| other != host && world.node(other).is_some()).collect();
         if others.is_empty() || !world.is_up(host) {

@@ -82,6 +82,12 @@ impl Model {
         self.members.contains(node)
     }
 
+    /// The only member.
+    pub fn is_alone(&self, node: NodeId) -> bool {
+        let Members { voters, learners, outgoing, .. } = &self.members;
+        voters.iter().eq([&node]) && learners.is_empty() && outgoing.is_empty()
+    }
+
     pub fn is_joint(&self) -> bool {
         !self.members.outgoing.is_empty()
     }
