@@ -139,6 +139,8 @@ pub struct Group {
     durable_term: Term,
     /// Messages that may leave now.
     outbox: Vec<Message>,
+    /// The highest commit index that a leader told.
+    told_commit: Index,
 }
 
 struct Waiting {
@@ -185,7 +187,8 @@ impl Group {
         let cache = EntryCache::new(start.before, entries, hard_state, &start.voters);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raw = RawNode::new(&config, cache, &logger).map_err(|error| error.to_string())?;
-        let mut group = Group { raw, settings, waiting: VecDeque::new(), durable_term, outbox: Vec::new() };
+        let mut group =
+            Group { raw, settings, waiting: VecDeque::new(), durable_term, outbox: Vec::new(), told_commit: 0 };
         group.seed_timeout();
         Ok(group)
     }
@@ -249,9 +252,16 @@ impl Group {
             }
             _ => {}
         }
+        let told = match m.msg_type {
+            MessageType::MsgAppend => m.commit,
+            MessageType::MsgHeartbeat => m.index,
+            _ => 0,
+        };
         let stepped = self.raw.step(m);
         self.seed_timeout();
-        stepped.map_err(|_| StepRefused("from a node that is no replica of this group"))
+        stepped.map_err(|_| StepRefused("from a node that is no replica of this group"))?;
+        self.told_commit = self.told_commit.max(told);
+        Ok(())
     }
 
     /// Proposes commands, all or none. False: nothing was proposed; not the leader, handing over, or too much is
@@ -400,6 +410,11 @@ impl Group {
     /// the last says it all.
     fn send(&mut self, messages: Vec<eraftpb::Message>) {
         for mut m in messages {
+            // Its commit index is no higher than what the follower is known to have. The true one goes where `raft` does
+            // not look, so that the follower knows after each contact whether it lacks something.
+            if m.msg_type == MessageType::MsgHeartbeat {
+                m.index = self.commit();
+            }
             if let Some(Message(last)) = self.outbox.iter_mut().rev().find(|o| o.0.to == m.to) {
                 let same = last.msg_type == m.msg_type && last.term == m.term && !last.reject && !m.reject;
                 if same && m.msg_type == MessageType::MsgAppendResponse && last.index <= m.index {
@@ -505,6 +520,12 @@ impl Group {
 
     pub fn commit(&self) -> Index {
         self.raw.raft.raft_log.committed
+    }
+
+    /// The highest index that is known here to be committed, or was told by a leader: more than [`Group::commit`] where
+    /// this replica is behind.
+    pub fn known_commit(&self) -> Index {
+        self.commit().max(self.told_commit)
     }
 
     pub fn last_index(&self) -> Index {

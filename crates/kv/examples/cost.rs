@@ -77,7 +77,7 @@ impl Life {
             let request = RequestId { session: SESSION, number: self.number, low_water };
             let operations = vec![Operation::Put { key: key(at), value: Bytes::from_static(&[b'v'; 100]) }];
             let position = Position { index: self.number + 1, term: 1 };
-            turn.push((position, Command::Write { request, idempotency: None, operations }));
+            turn.push((position, Command::Write { request, accepted_ms: 0, idempotency: None, operations }));
             if turn.len() as u64 == COMMANDS_A_TURN {
                 spent += self.turn(&mut turn);
             }

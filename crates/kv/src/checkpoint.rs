@@ -101,7 +101,7 @@ impl Frozen {
     }
 
     fn head(&self) -> Writer {
-        let Head { applied, revision, keys, state_hash } = self.view.head;
+        let Head { applied, revision, keys, state_hash, accepted_ms } = self.view.head;
         let mut record = Writer::new();
         record.u8(HEAD);
         record.varint(FORMAT);
@@ -110,6 +110,7 @@ impl Frozen {
         record.varint(revision);
         record.varint(keys);
         record.u64(state_hash);
+        record.u64(accepted_ms);
         record.varint(self.idempotency_count);
         record.varint(self.idempotency_next);
         record.varint(self.sessions.len() as u64);
@@ -169,7 +170,8 @@ impl Loader {
             return Err(Malformed("checkpoint: its beginning, or it is of another version"));
         }
         let applied = Position { index: record.varint()?, term: record.varint()? };
-        let (revision, keys, state_hash) = (record.varint()?, record.varint()?, record.u64()?);
+        let (revision, keys) = (record.varint()?, record.varint()?);
+        let (state_hash, accepted_ms) = (record.u64()?, record.u64()?);
         let (idempotency_count, idempotency_next) = (record.varint()?, record.varint()?);
         if idempotency_count > idempotency_next || idempotency_count > MAX_IDEMPOTENCY_KEYS as u64 {
             return Err(Malformed("checkpoint: count of idempotency keys"));
@@ -190,7 +192,7 @@ impl Loader {
         record.finish()?;
         let store = Store {
             engine: MemoryEngine::new(),
-            head: Head { applied, revision, keys: 0, state_hash },
+            head: Head { applied, revision, keys: 0, state_hash, accepted_ms },
             configuration: Bytes::copy_from_slice(&configuration),
             members,
             sessions: BTreeMap::new(),

@@ -27,7 +27,14 @@ pub enum Command {
     /// there already is left as it is; an older one is refused.
     Register { session: SessionId },
     /// Applies the operations together or, if an equal request was applied before, gives that one's answer.
-    Write { request: RequestId, idempotency: Option<IdempotencyKey>, operations: Vec<Operation> },
+    Write {
+        request: RequestId,
+        /// When the node that was asked accepted it, by its own wall clock (Unix time); 0 if it did not know. Nothing
+        /// but [`crate::View::accepted_ms`] comes of it.
+        accepted_ms: u64,
+        idempotency: Option<IdempotencyKey>,
+        operations: Vec<Operation>,
+    },
 }
 
 /// One run of one node, as a source of requests.
@@ -131,13 +138,15 @@ impl Command {
                 encode_session(session, &mut writer);
                 writer.into_bytes()
             }
-            Command::Write { request, idempotency, operations } => {
+            Command::Write { request, accepted_ms, idempotency, operations } => {
                 let content: usize = operations.iter().map(|o| o.bytes() + OPERATION_HEAD_BYTES).sum();
                 let mut writer = Writer::with_capacity(64 + content);
                 writer.u8(WRITE);
                 encode_session(&request.session, &mut writer);
                 writer.varint(request.number);
                 writer.varint(request.low_water);
+                // As many bytes for any time, so that a wall clock can't even change when a log is full.
+                writer.u64(*accepted_ms);
                 writer.bool(idempotency.is_some());
                 if let Some(IdempotencyKey { key, fingerprint }) = idempotency {
                     writer.blob(key);
@@ -159,6 +168,7 @@ impl Command {
             WRITE => {
                 let session = decode_session(&mut reader)?;
                 let request = RequestId { session, number: reader.varint()?, low_water: reader.varint()? };
+                let accepted_ms = reader.u64()?;
                 let idempotency = match reader.bool()? {
                     true => Some(IdempotencyKey { key: reader.blob()?, fingerprint: reader.u64()? }),
                     false => None,
@@ -168,7 +178,7 @@ impl Command {
                     return Err(Malformed("count of operations"));
                 }
                 let operations = (0..count).map(|_| Operation::decode(&mut reader)).collect::<Result<_, _>>()?;
-                Command::Write { request, idempotency, operations }
+                Command::Write { request, accepted_ms, idempotency, operations }
             }
             _ => return Err(Malformed("command")),
         };
@@ -335,7 +345,7 @@ fn decode_session(reader: &mut Reader) -> Result<SessionId, Malformed> {
     Ok(SessionId { node: reader.varint()?, boot: reader.varint()? })
 }
 
-/// At least what encoding a write takes beside its operations: kind, session, numbers, idempotency key, count.
+/// At least what encoding a write takes beside its operations: kind, session, numbers, time, idempotency key, count.
 const HEAD_BYTES: usize = 320;
 /// At least what an operation takes beside its key and value: kind and lengths.
 const OPERATION_HEAD_BYTES: usize = 6;

@@ -58,7 +58,9 @@ impl Store {
         self.advance(position);
         match command {
             Command::Register { session } => self.register(session),
-            Command::Write { request, idempotency, operations } => {
+            Command::Write { request, accepted_ms, idempotency, operations } => {
+                self.head.accepted_ms = *accepted_ms;
+                self.mix_numbers(Change::Accepted, [*accepted_ms]);
                 self.write(request, idempotency.as_ref(), operations)
             }
         }
@@ -335,4 +337,5 @@ enum Change {
     Session,
     LowWater,
     Deleted,
+    Accepted,
 }

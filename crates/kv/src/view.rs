@@ -21,6 +21,7 @@ pub(crate) struct Head {
     pub revision: u64,
     pub keys: u64,
     pub state_hash: u64,
+    pub accepted_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +56,12 @@ impl View {
 
     pub fn revision(&self) -> u64 {
         self.head.revision
+    }
+
+    /// When the last write that was applied (or refused) here had been accepted, by the wall clock of the node that was
+    /// asked for it (Unix time). It may go back from one write to the next. 0: not known, or there was none.
+    pub fn accepted_ms(&self) -> u64 {
+        self.head.accepted_ms
     }
 
     pub fn state_hash(&self) -> u64 {

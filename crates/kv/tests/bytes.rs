@@ -78,7 +78,7 @@ proptest! {
 fn a_count_that_the_input_merely_claims_is_refused() {
     let operations = vec![Operation::Delete { key: Bytes::from("a") }; kv::MAX_OPERATIONS + 1];
     let request = RequestId { session: SessionId { node: 1, boot: 1 }, number: 1, low_water: 1 };
-    let command = Command::Write { request, idempotency: None, operations };
+    let command = Command::Write { request, accepted_ms: 5, idempotency: None, operations };
     assert_eq!(Command::decode(command.encode()), Err(Malformed("count of operations")));
 }
 
@@ -86,7 +86,7 @@ fn a_count_that_the_input_merely_claims_is_refused() {
 #[test]
 fn the_bytes_of_a_command_stay_as_they_are() {
     let command = write(7, 5, "i", "key");
-    let expected = b"\x02\x01\x01\x07\x05\x01\x01i\x2a\0\0\0\0\0\0\0\x02\x01\x03key\x05value\x02\x04gone";
+    let expected = b"\x02\x01\x01\x07\x05\x06\x05\x04\x03\x02\x01\0\0\x01\x01i\x2a\0\0\0\0\0\0\0\x02\x01\x03key\x05value\x02\x04gone";
     assert_eq!(command.encode(), &expected[..]);
     let register = Command::Register { session: SessionId { node: 1, boot: 300 } };
     assert_eq!(register.encode(), &b"\x01\x01\xac\x02"[..]);
@@ -167,7 +167,7 @@ fn a_large_checkpoint_travels_in_small_pieces() {
         let request = RequestId { session, number: at, low_water: at };
         let key = Bytes::copy_from_slice(&at.to_be_bytes());
         let operations = vec![Operation::Put { key, value: vec![b'v'; 20_000].into() }];
-        let command = Command::Write { request, idempotency: None, operations };
+        let command = Command::Write { request, accepted_ms: 5, idempotency: None, operations };
         store.apply(Position { index: at + 1, term: 1 }, &command);
     }
     let mut largest = 0;
@@ -203,6 +203,7 @@ fn write(number: u64, low_water: u64, idempotency: &str, key: &str) -> Command {
     let copy = |text: &str| Bytes::copy_from_slice(text.as_bytes());
     Command::Write {
         request: RequestId { session: SessionId { node: 1, boot: 1 }, number, low_water },
+        accepted_ms: 0x0102_0304_0506,
         idempotency: Some(IdempotencyKey { key: copy(idempotency), fingerprint: 42 }),
         operations: vec![
             Operation::Put { key: copy(key), value: copy("value") },
@@ -257,10 +258,16 @@ fn command() -> impl Strategy<Value = Command> {
         (blob(100), blob(1000)).prop_map(|(key, value)| Operation::Put { key, value }),
         blob(100).prop_map(|key| Operation::Delete { key }),
     ];
-    let write = (request, prop::option::of(idempotency), vec(operation, 0..10));
+    let write = (request, any::<u64>(), prop::option::of(idempotency), vec(operation, 0..10));
+    let write = write.prop_map(|(request, accepted_ms, idempotency, operations)| Command::Write {
+        request,
+        accepted_ms,
+        idempotency,
+        operations,
+    });
     prop_oneof![
         1 => session.prop_map(|session| Command::Register { session }),
-        9 => write.prop_map(|(request, idempotency, operations)| Command::Write { request, idempotency, operations }),
+        9 => write,
     ]
 }
 

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 struct Model {
     keys: BTreeMap<Bytes, KeyValue>,
     revision: u64,
+    accepted_ms: u64,
     members: Option<BTreeSet<NodeId>>,
     sessions: BTreeMap<NodeId, ModelSession>,
     first_uses: BTreeMap<Bytes, (u64, Answer)>,
@@ -42,7 +43,8 @@ impl Model {
                 }
                 Answer::Registered
             }
-            Command::Write { request, idempotency, operations } => {
+            Command::Write { request, accepted_ms, idempotency, operations } => {
+                self.accepted_ms = *accepted_ms;
                 let Some(session) = self.sessions.get_mut(&request.session.node) else {
                     return Answer::Refused(Refusal::UnknownSession);
                 };
@@ -169,6 +171,7 @@ fn life(seed: u64, commands: u64) {
         }
         assert_eq!(straight.state_hash(), reloaded.state_hash(), "seed {seed}, {position:?}");
         assert_eq!((straight.revision(), straight.applied()), (model.revision, position), "seed {seed}");
+        assert_eq!(reloaded.view().accepted_ms(), model.accepted_ms, "seed {seed}, {position:?}");
         let asked = request(&mut rng, &mut next_numbers.clone());
         if model.sessions.contains_key(&asked.session.node) {
             assert_eq!(straight.answer(&asked), model.answer(&asked), "seed {seed}, {position:?}: {asked:?}");
@@ -217,7 +220,7 @@ fn command(rng: &mut Rng, next_numbers: &mut BTreeMap<SessionId, u64>) -> Comman
         key: Bytes::from(format!("key {}", rng.below(200))),
         fingerprint: rng.below(10) / 9,
     });
-    Command::Write { request: request(rng, next_numbers), idempotency, operations }
+    Command::Write { request: request(rng, next_numbers), accepted_ms: rng.below(1000), idempotency, operations }
 }
 
 fn operation(rng: &mut Rng) -> Operation {

@@ -65,7 +65,7 @@ fn write(session: SessionId, number: u64) -> Command {
         }
     });
     let request = RequestId { session, number, low_water: number };
-    Command::Write { request, idempotency: None, operations: operations.collect() }
+    Command::Write { request, accepted_ms: 0, idempotency: None, operations: operations.collect() }
 }
 
 fn check(view: &View) {

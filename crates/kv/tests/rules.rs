@@ -31,7 +31,7 @@ impl Life {
     }
 
     fn request(&mut self, request: RequestId, operations: &[Operation]) -> Answer {
-        self.apply(&Command::Write { request, idempotency: None, operations: operations.to_vec() })
+        self.apply(&Command::Write { request, accepted_ms: 0, idempotency: None, operations: operations.to_vec() })
     }
 
     /// A request that was never sent before.
@@ -45,6 +45,7 @@ impl Life {
         let (key, fingerprint) = (Bytes::copy_from_slice(key.as_bytes()), fingerprint([body.as_bytes()]));
         self.apply(&Command::Write {
             request: id(1, 1, self.number, self.number),
+            accepted_ms: 0,
             idempotency: Some(IdempotencyKey { key, fingerprint }),
             operations: operations.to_vec(),
         })
@@ -70,6 +71,35 @@ fn revisions_and_versions_count_as_in_etcd() {
     assert_eq!(life.write(&[put("a", "3")]), done(6, 1));
     assert_eq!(get(&life.store.view(), "a"), Some(("3".into(), 6, 6, 1)));
     assert_eq!((life.store.len(), life.store.revision()), (2, 6));
+}
+
+/// Clocks differ and jump: what was accepted last counts, not what claims to be newest.
+#[test]
+fn the_time_of_the_last_write_is_a_part_of_the_state() {
+    let mut life = Life::new();
+    assert_eq!(life.store.view().accepted_ms(), 0);
+    let write = |number, accepted_ms| Command::Write {
+        request: id(1, 1, number, 1),
+        accepted_ms,
+        idempotency: None,
+        operations: vec![put("a", "1")],
+    };
+    for (number, accepted_ms) in [(1, 900), (2, 300), (3, 500), (2, 300)] {
+        life.apply(&write(number, accepted_ms));
+        assert_eq!(life.store.view().accepted_ms(), accepted_ms);
+    }
+    let mut again = reload(&life.store);
+    assert_eq!((again.view().accepted_ms(), again.content_hash()), (300, life.store.content_hash()));
+    life.register(2, 1);
+    assert_eq!(life.store.view().accepted_ms(), 300, "no write");
+
+    let position = Position { index: life.index, term: 1 };
+    again.apply(position, &Command::Register { session: SessionId { node: 2, boot: 1 } });
+    assert_eq!(again.state_hash(), life.store.state_hash());
+    let position = Position { index: life.index + 1, term: 1 };
+    again.apply(position, &write(4, 7));
+    life.apply(&write(4, 8));
+    assert_ne!(again.state_hash(), life.store.state_hash());
 }
 
 #[test]
@@ -225,7 +255,12 @@ fn an_idempotency_key_gives_the_first_answer_in_any_session() {
 
     life.register(1, 2);
     let again = IdempotencyKey { key: Bytes::from("k"), fingerprint: fingerprint([&b"body"[..]]) };
-    let again = Command::Write { request: id(1, 2, 1, 1), idempotency: Some(again), operations: vec![put("a", "1")] };
+    let again = Command::Write {
+        request: id(1, 2, 1, 1),
+        accepted_ms: 0,
+        idempotency: Some(again),
+        operations: vec![put("a", "1")],
+    };
     assert_eq!(life.apply(&again), done(1, 1));
     assert_eq!(get(&life.store.view(), "a"), Some(("4".into(), 1, 3, 3)));
     assert_eq!(life.store.answer(&id(1, 2, 1, 1)), Some(done(1, 1)));
@@ -271,7 +306,7 @@ fn a_command_over_the_limits_is_refused_and_remembered() {
     for (operations, what) in wrong {
         life.number += 1;
         let request = id(1, 1, life.number, 1);
-        let command = Command::Write { request, idempotency: None, operations };
+        let command = Command::Write { request, accepted_ms: 0, idempotency: None, operations };
         assert_eq!(command.check(), Err(what));
         assert_eq!(life.apply(&command), refused(Refusal::OverLimit));
         assert_eq!(life.store.answer(&request), Some(refused(Refusal::OverLimit)));
@@ -295,6 +330,7 @@ fn a_command_within_the_limits_fits_when_encoded() {
     let session = SessionId { node: u64::MAX, boot: u64::MAX };
     let command = |operations| Command::Write {
         request: RequestId { session, number: u64::MAX, low_water: u64::MAX },
+        accepted_ms: u64::MAX,
         idempotency: Some(IdempotencyKey { key: key.clone(), fingerprint: u64::MAX }),
         operations,
     };
@@ -345,7 +381,7 @@ fn a_stored_value_does_not_keep_its_frame() {
     life.write(&[Operation::Put { key: frame.slice(0..1), value: frame.slice(1..2) }]);
     let key = IdempotencyKey { key: frame.slice(5..9), fingerprint: 1 };
     let operations = vec![Operation::Delete { key: frame.slice(2..3) }];
-    life.apply(&Command::Write { request: id(1, 1, 9, 1), idempotency: Some(key), operations });
+    life.apply(&Command::Write { request: id(1, 1, 9, 1), accepted_ms: 0, idempotency: Some(key), operations });
     life.index += 1;
     life.store.set_configuration(Position { index: life.index, term: 1 }, frame.slice(3..4), &[1]);
     assert!(frame.is_unique());

@@ -18,8 +18,11 @@ pub type Ticket = u64;
 pub type WriteId = u64;
 
 pub enum Event {
-    /// One tick of the node's only clock has passed.
-    Tick,
+    /// One tick of the node's only clock has passed. What a wall clock shows at that moment (Unix time; 0: there is none)
+    /// goes into writes, for [`kv::View::accepted_ms`], and touches nothing else: it may differ and jump as it likes.
+    Tick {
+        unix_ms: u64,
+    },
     /// A frame from a peer whose connection proved that it is `from`.
     Peer {
         from: NodeId,
@@ -152,6 +155,9 @@ pub enum Effect {
     PublishView {
         group: GroupId,
         view: kv::View,
+        /// The highest index that this node knows or was told by a leader to be committed. If the view is older, it lacks
+        /// something that was acknowledged.
+        known_commit: Index,
     },
     /// The node's own view of the cluster, whenever it changed. Whom to dial is in its configuration.
     PublishStatus(Arc<Status>),

@@ -149,7 +149,7 @@ impl Node {
             return self.handle_removed(event);
         }
         match event {
-            Event::Tick => self.tick(),
+            Event::Tick { unix_ms } => self.tick(unix_ms),
             Event::Peer { from, message } => self.message(from, message),
             Event::PeerUp { node } => self.replicas.values_mut().for_each(|r| r.peer_up(node)),
             Event::PeerDown { node } => {
@@ -233,10 +233,11 @@ impl Node {
         self.replicas.get(&group).map(|replica| &replica.store)
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self, unix_ms: u64) {
         self.now += 1;
         let silent = self.disk_hangs();
         for replica in self.replicas.values_mut() {
+            replica.writes.set_wall_clock(unix_ms);
             replica.tick(self.now, silent, &mut self.effects, &mut self.replies);
         }
         let why = self.replicas.get(&FIRST_GROUP).map_or(String::new(), Replica::why_nothing_happens);

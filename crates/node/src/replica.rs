@@ -8,7 +8,7 @@ use crate::snapshots::Snapshots;
 use crate::writes::{self, Writes};
 use crate::{Settings, admin};
 use base::rng::hash;
-use base::{GroupId, NodeId, Position, Term};
+use base::{GroupId, Index, NodeId, Position, Term};
 use bytes::Bytes;
 use consensus::{Committed, Group, Start};
 use kv::{Answer, Command};
@@ -40,7 +40,8 @@ pub(crate) struct Replica {
     first_write: Option<GroupWrite>,
     /// The members changed, and the disk is to know that the change is committed.
     members_changed: bool,
-    published: Position,
+    /// The position and the known commit index that were published last.
+    published: (Position, Index),
 }
 
 impl Replica {
@@ -120,7 +121,7 @@ impl Replica {
             campaign_at: None,
             first_write,
             members_changed: false,
-            published: Position { index: u64::MAX, term: 0 },
+            published: (Position { index: u64::MAX, term: 0 }, 0),
         };
         replica.writes.look_at(&replica.store, &mut Vec::new());
         // The only voter has nobody to wait for.
@@ -312,9 +313,10 @@ impl Replica {
             let purge = GroupWrite { group: self.id, purge_to: Some(position), ..GroupWrite::default() };
             write.groups.push(purge);
         }
-        if self.store.applied() != self.published {
-            self.published = self.store.applied();
-            effects.push(Effect::PublishView { group: self.id, view: self.store.view() });
+        let (applied, known_commit) = (self.store.applied(), self.group.known_commit());
+        if self.published != (applied, known_commit) {
+            self.published = (applied, known_commit);
+            effects.push(Effect::PublishView { group: self.id, view: self.store.view(), known_commit });
         }
         end
     }

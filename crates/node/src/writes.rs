@@ -36,6 +36,8 @@ pub(crate) struct Writes {
     /// Numbers to send in the next turn.
     outbox: BTreeSet<u64>,
     size_bytes: usize,
+    /// What the wall clock showed at the last tick.
+    unix_ms: u64,
 }
 
 struct Pending {
@@ -72,7 +74,12 @@ impl Writes {
             early: VecDeque::new(),
             outbox: BTreeSet::new(),
             size_bytes: 0,
+            unix_ms: 0,
         }
+    }
+
+    pub(crate) fn set_wall_clock(&mut self, unix_ms: u64) {
+        self.unix_ms = unix_ms;
     }
 
     pub(crate) fn request(
@@ -113,7 +120,7 @@ impl Writes {
         let number = self.next_number;
         let request = RequestId { session: self.session, number, low_water: self.low_water() };
         let Early { ticket, purpose, operations, idempotency, deadline, .. } = early;
-        let command = Command::Write { request, idempotency, operations }.encode();
+        let command = Command::Write { request, accepted_ms: self.unix_ms, idempotency, operations }.encode();
         self.next_number += 1;
         self.size_bytes += command.len();
         self.pending.insert(number, Pending { ticket, purpose, command, deadline, sent: None });

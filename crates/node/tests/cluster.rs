@@ -159,6 +159,47 @@ fn a_strong_read_that_fails_changed_nothing() {
 }
 
 #[test]
+fn a_write_carries_the_time_of_the_node_that_was_asked() {
+    let mut world = cluster_of(&["a", "b"]);
+    for (name, clock) in [("a", 97_000), ("b", 98_000), ("a", 97_000)] {
+        let ticks = world.ticks;
+        assert!(matches!(world.ask(name, put("k", name)), Outcome::Written { .. }));
+        world.run(5);
+        assert_eq!([world.shown("a").0, world.shown("b").0], [clock + ticks; 2]);
+    }
+    world.kill("b");
+    world.restart("b");
+    world.run(50);
+    assert_eq!(world.shown("b"), world.shown("a"), "it is in the log");
+}
+
+/// So that it can tell whether what it shows is all there is, though it is in contact with its leader.
+#[test]
+fn a_follower_that_is_behind_knows_it() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    assert_eq!(world.leader(), "a");
+    world.lose_to("c", "append");
+    world.ask("a", put("k", "1"));
+    world.run(5);
+    let behind = |world: &World| {
+        let ((_, all, committed), (_, applied, known)) = (world.shown("a"), world.shown("c"));
+        [all, committed] == [known, known] && applied < known
+    };
+    assert!(behind(&world), "{:?}, {:?}", world.shown("a"), world.shown("c"));
+
+    // What it learned of that in its last life is forgotten, and learned again with the first heartbeat.
+    world.kill("c");
+    world.restart("c");
+    assert!(!behind(&world), "{:?}", world.shown("c"));
+    world.run(5);
+    assert!(behind(&world), "{:?}, {:?}", world.shown("a"), world.shown("c"));
+
+    world.lose_nothing();
+    world.run(50);
+    assert_eq!(world.shown("c"), world.shown("a"));
+}
+
+#[test]
 fn joining_again_changes_nothing_and_a_dead_address_is_refused() {
     let mut world = cluster_of(&["a", "b", "c"]);
     let before = world.status("a").configuration.clone();

@@ -14,7 +14,8 @@ use base::NodeId;
 use node::{Effect, Event, Message, Node, Notice, Outcome, Request, Status, TICKS_PER_SECOND, Ticket};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::oneshot;
 
@@ -52,7 +53,7 @@ impl Driver {
             }
             let now = Instant::now();
             if now >= next_tick {
-                running.driver.node.handle(Event::Tick);
+                running.driver.node.handle(Event::Tick { unix_ms: unix_ms() });
                 next_tick = (next_tick + TICK).max(now + TICK / 2);
             }
             if let Some(ended) = running.turn() {
@@ -113,8 +114,10 @@ impl Running {
                     let _ = reply.send(outcome);
                 }
             }
-            Effect::PublishView { group: base::FIRST_GROUP, view } => {
-                driver.handle.shared().view.store(Some(Arc::new(view)));
+            Effect::PublishView { group: base::FIRST_GROUP, view, known_commit } => {
+                let shared = driver.handle.shared();
+                shared.known_commit.store(known_commit, Ordering::Relaxed);
+                shared.view.store(Some(Arc::new(view)));
             }
             Effect::PublishView { .. } => {}
             Effect::PublishStatus(status) => self.publish_status(status),
@@ -190,6 +193,11 @@ fn tell(notice: &Notice) {
         }
         Notice::Trouble(what) => tracing::warn!("{what}"),
     }
+}
+
+/// For the times of writes; a clock before 1970 is none.
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }
 
 const TICK: Duration = Duration::from_nanos(1_000_000_000 / TICKS_PER_SECOND);

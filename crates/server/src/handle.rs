@@ -8,9 +8,10 @@
 use crate::address;
 use crate::inbox::{Inbox, Refused};
 use arc_swap::{ArcSwap, ArcSwapOption};
-use base::{ClusterId, Incarnation, NodeId};
+use base::{ClusterId, Incarnation, Index, NodeId};
 use node::{Failure, Outcome, Request, Status};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
@@ -73,6 +74,12 @@ impl Handle {
         self.shared.view.load().as_deref().cloned()
     }
 
+    /// The highest index that this node knows, or was told by a leader, to be committed. If [`Handle::view`] is older, it
+    /// lacks something that was acknowledged.
+    pub fn known_commit(&self) -> Index {
+        self.shared.known_commit.load(Ordering::Relaxed)
+    }
+
     /// The node's own view of the cluster.
     pub fn status(&self) -> Arc<Status> {
         self.shared.status.load_full()
@@ -99,6 +106,7 @@ impl Handle {
             shared: Arc::new(Shared {
                 inbox: Inbox::default(),
                 view: ArcSwapOption::empty(),
+                known_commit: AtomicU64::new(0),
                 status: ArcSwap::default(),
                 identity: ArcSwap::from_pointee(identity),
                 phase: watch::Sender::new(Phase::Joining),
@@ -137,6 +145,7 @@ impl Handle {
 pub(crate) struct Shared {
     pub inbox: Inbox,
     pub view: ArcSwapOption<kv::View>,
+    pub known_commit: AtomicU64,
     pub status: ArcSwap<Status>,
     pub identity: ArcSwap<Identity>,
     pub phase: watch::Sender<Phase>,

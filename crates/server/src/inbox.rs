@@ -224,7 +224,7 @@ mod tests {
             thread::yield_now();
         }
         let began = Instant::now();
-        inbox.event(Event::Tick);
+        inbox.event(Event::Tick { unix_ms: 0 });
         assert_eq!(sleeper.join().unwrap(), 1);
         assert!(began.elapsed() < LONG);
     }
@@ -282,7 +282,7 @@ mod tests {
         read(&inbox).unwrap();
         assert_eq!(inbox.close().len(), 1);
         assert_eq!(read(&inbox), Err(Refused::Closed));
-        inbox.event(Event::Tick);
+        inbox.event(Event::Tick { unix_ms: 0 });
         assert_eq!(inbox.peer(2, &mut Vec::new(), 0).await, Err(Refused::Closed));
         assert_eq!(taken(&inbox), 0);
     }

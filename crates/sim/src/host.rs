@@ -21,10 +21,24 @@ pub(crate) struct Host {
     pub paused_until: Micros,
     /// How long a tick of its clock takes.
     pub tick_micros: Micros,
+    pub wall_clock: WallClock,
     /// Until then each sync takes long.
     pub disk_slow_until: Micros,
     /// How often it moved to another address.
     pub moves: u64,
+}
+
+/// What a host believes of the time of day. Each has its own, which goes at its own pace and jumps.
+pub(crate) struct WallClock {
+    pub set_at: Micros,
+    pub set_to_ms: u64,
+    pub per_cent: u64,
+}
+
+impl WallClock {
+    pub fn unix_ms(&self, now: Micros) -> u64 {
+        self.set_to_ms + (now - self.set_at) * self.per_cent / 100 / 1_000
+    }
 }
 
 /// A process; without a node as long as its folder belongs to no cluster.

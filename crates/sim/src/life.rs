@@ -27,6 +27,8 @@ const WRITE_LIMIT: Micros = 30 * SECOND;
 pub struct Plan {
     pub seed: u64,
     pub with_lines: bool,
+    /// No node is told the time of day.
+    pub no_wall_clocks: bool,
     pub sabotage: Option<Sabotage>,
 }
 
@@ -85,6 +87,7 @@ impl Living {
             checkpoint_after_bytes: if small { rng.between(1_000, 20_000) } else { 1 << 20 },
             log_cache_bytes: if small { rng.between(1_000, 20_000) as usize } else { 1 << 20 },
             segment_size_bytes: *rng.pick(&[8 << 10, 32 << 10, 128 << 10]),
+            wall_clocks: !plan.no_wall_clocks,
             sabotage: plan.sabotage,
         };
         let count = rng.between(3, 10);
@@ -177,6 +180,7 @@ impl Living {
             let what = format!("no agreement {} s after the last write: {}", WRITE_LIMIT / SECOND, self.describe());
             self.world.checks.must("all members come to the same state", Err(what));
         }
+        self.world.checks.all_is_known();
     }
 
     fn write_everywhere(&mut self) {

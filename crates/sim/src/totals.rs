@@ -32,6 +32,7 @@ totals! {
     failed_syncs: "processes that ended of a failed write or sync",
     drained: "processes that ended in good order",
     pauses: "pauses",
+    clock_jumps: "wall clocks set to anything",
     slow_disks: "disks that slowed down or hung",
     partitions: "partitions",
     elections: "elections won",

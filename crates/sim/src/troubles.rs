@@ -190,6 +190,9 @@ impl Troubles {
         let hosts = world.hosts();
         let host = *self.rng.pick(&hosts);
         let leader = world.leader().unwrap_or(host);
+        if self.rng.chance(100) {
+            world.jump_wall_clock(*self.rng.pick(&hosts));
+        }
         // Half of what happens to one happens to the leader.
         let victim = if self.rng.chance(400) { leader } else { host };
         match (self.happened, self.rng.below(100)) {

@@ -9,7 +9,7 @@
 
 use crate::check::Checks;
 use crate::disk::Disk;
-use crate::host::{Host, Job, Letter, Process, Running};
+use crate::host::{Host, Job, Letter, Process, Running, WallClock};
 use crate::network::{Network, Weather};
 use crate::totals::Totals;
 use crate::trace::Trace;
@@ -17,7 +17,7 @@ use crate::{HostNumber, Micros, SECOND};
 use base::codec::Writer;
 use base::rng::{Rng, hash};
 use base::{ClusterId, Incarnation, NodeId};
-use kv::{Command, RequestId, SessionId};
+use kv::{Command, RequestId};
 use node::{Effect, Event, Greeting, Message, Node, Notice, Outcome, Request, Role, Status, TICKS_PER_SECOND, WriteId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,6 +41,8 @@ pub struct Settings {
     pub checkpoint_after_bytes: u64,
     pub log_cache_bytes: usize,
     pub segment_size_bytes: u64,
+    /// Without, all nodes are told that there is none.
+    pub wall_clocks: bool,
     pub sabotage: Option<Sabotage>,
 }
 
@@ -56,6 +58,7 @@ impl Settings {
             checkpoint_after_bytes: 1 << 20,
             log_cache_bytes: 1 << 20,
             segment_size_bytes: 64 << 10,
+            wall_clocks: true,
             sabotage: None,
         }
     }
@@ -191,6 +194,7 @@ impl World {
             life: 0,
             paused_until: 0,
             tick_micros: TICK,
+            wall_clock: self.odd_wall_clock(),
             disk_slow_until: 0,
             moves: 0,
         };
@@ -378,6 +382,28 @@ impl World {
         }
     }
 
+    /// Somebody sets the host's wall clock, to anything.
+    pub fn jump_wall_clock(&mut self, host: HostNumber) {
+        self.totals.clock_jumps += 1;
+        let clock = self.odd_wall_clock();
+        let ms = clock.set_to_ms;
+        if let Some(h) = self.hosts.get_mut(&host) {
+            h.wall_clock = clock;
+        }
+        self.trace.note(self.now, Some(host), &[26], || format!("its wall clock is set to {ms} ms"));
+    }
+
+    fn odd_wall_clock(&mut self) -> WallClock {
+        let (day, offset) = (24 * 3_600_000, self.rng.below(1_000));
+        let set_to_ms = match self.rng.below(10) {
+            0 => 0,
+            1 => 30 * 365 * day + offset,
+            2..=4 => 20_000 * day + 3_600_000 * offset,
+            _ => 20_000 * day + self.now / 1_000 + offset,
+        };
+        WallClock { set_at: self.now, set_to_ms, per_cent: *self.rng.pick(&[0, 90, 100, 100, 100, 110, 300]) }
+    }
+
     pub fn set_clock(&mut self, host: HostNumber, per_cent: u64) {
         if let Some(h) = self.hosts.get_mut(&host) {
             h.tick_micros = TICK * 100 / per_cent.max(1);
@@ -552,7 +578,8 @@ impl World {
         // A tick that the process was too late for is left out.
         if !paused && !process.tick_is_due {
             process.tick_is_due = true;
-            self.take_in(host, Event::Tick);
+            let unix_ms = if self.settings.wall_clocks { self.hosts[&host].wall_clock.unix_ms(self.now) } else { 0 };
+            self.take_in(host, Event::Tick { unix_ms });
         }
     }
 
@@ -624,9 +651,9 @@ impl World {
                 self.write_log(host);
             }
             Effect::Reply { ticket, outcome } => self.reply(host, ticket, outcome),
-            Effect::PublishView { view, .. } => {
+            Effect::PublishView { view, known_commit, .. } => {
                 let term = self.node(host).map_or(0, |node| node.status().term);
-                self.checks.published(host, &view, term);
+                self.checks.published(host, &view, known_commit, term);
                 self.trace.note(now, Some(host), &[10, view.applied().index, view.state_hash()], || {
                     format!("applied up to {} (revision {})", view.applied().index, view.revision())
                 });
@@ -971,10 +998,10 @@ fn describe(notice: &Notice) -> String {
 /// The same write under another number.
 fn renumbered(command: &bytes::Bytes) -> Option<bytes::Bytes> {
     match Command::decode(command.clone()).ok()? {
-        Command::Write { request: RequestId { session, number, low_water }, idempotency, operations } => {
-            let SessionId { .. } = session;
+        Command::Write { request, accepted_ms, idempotency, operations } => {
+            let RequestId { session, number, low_water } = request;
             let request = RequestId { session, number: number + kv::WINDOW / 2, low_water };
-            Some(Command::Write { request, idempotency, operations }.encode())
+            Some(Command::Write { request, accepted_ms, idempotency, operations }.encode())
         }
         Command::Register { .. } => None,
     }

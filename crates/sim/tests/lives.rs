@@ -40,6 +40,7 @@ fn three_hundred_lives() {
         (totals.power_cuts, "power cuts"),
         (totals.failed_syncs, "failed syncs"),
         (totals.pauses, "pauses"),
+        (totals.clock_jumps, "wall clocks that jump"),
         (totals.partitions, "partitions"),
         (totals.elections, "elections"),
         (totals.snapshots_installed, "snapshots"),
@@ -68,6 +69,17 @@ fn the_same_seed_gives_the_same_life() {
     }
     let digest = |seed| live(&Plan { seed, ..Plan::default() }).digest;
     assert_ne!(digest(3), digest(4));
+}
+
+/// Wall clocks go into writes as a number, and nothing else comes of them: without any, all else happens as it did.
+#[test]
+fn the_time_of_day_touches_nothing() {
+    for seed in 5..15 {
+        let plan = Plan { seed, ..Plan::default() };
+        let (with, without) = (live(&plan), live(&Plan { no_wall_clocks: true, ..plan }));
+        assert_ne!(with.digest, without.digest, "the times are in the messages");
+        assert_eq!(with.totals, without.totals, "seed {seed}");
+    }
 }
 
 /// A net that catches nothing would let every life pass. Each bug is put in, and found within a few lives by what

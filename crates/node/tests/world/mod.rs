@@ -21,8 +21,8 @@ pub struct World {
     replies: BTreeMap<u64, Outcome>,
     tickets: u64,
     incarnations: u64,
-    /// Raft messages of that kind get lost.
-    lost: Option<&'static str>,
+    /// Raft messages of that kind get lost, on their way to that node or to all.
+    lost: Option<(&'static str, Option<NodeId>)>,
     pub ticks: u64,
 }
 
@@ -37,6 +37,7 @@ struct Host {
     checkpoints: Vec<(CheckpointInfo, Bytes)>,
     incoming: Vec<u8>,
     view: Option<kv::View>,
+    known_commit: u64,
     status: Arc<Status>,
     snapshots: usize,
     drained: bool,
@@ -78,6 +79,7 @@ impl World {
             checkpoints: Vec::new(),
             incoming: Vec::new(),
             view: None,
+            known_commit: 0,
             status: Arc::default(),
             snapshots: 0,
             drained: false,
@@ -131,7 +133,9 @@ impl World {
         self.ticks += 1;
         let names: Vec<String> = self.hosts.keys().cloned().collect();
         for name in names {
-            self.events.push_back((name, Event::Tick));
+            // Each has a wall clock of its own.
+            let unix_ms = 1_000 * name.as_bytes()[0] as u64 + self.ticks;
+            self.events.push_back((name, Event::Tick { unix_ms }));
         }
         self.settle();
     }
@@ -192,13 +196,24 @@ impl World {
         self.hosts[name].drained
     }
 
+    /// What the node shows: when its last write was accepted, what it has applied, and what it knows to be committed.
+    pub fn shown(&self, name: &str) -> (u64, u64, u64) {
+        let host = &self.hosts[name];
+        let view = host.view.as_ref().unwrap();
+        (view.accepted_ms(), view.applied().index, host.known_commit)
+    }
+
     pub fn applied(&self, name: &str) -> u64 {
         self.hosts[name].node.as_ref().unwrap().store(FIRST_GROUP).unwrap().applied().index
     }
 
     /// From now on every Raft message of that kind gets lost.
     pub fn lose(&mut self, kind: &'static str) {
-        self.lost = Some(kind);
+        self.lost = Some((kind, None));
+    }
+
+    pub fn lose_to(&mut self, name: &str, kind: &'static str) {
+        self.lost = Some((kind, self.hosts[name].id));
     }
 
     pub fn lose_nothing(&mut self) {
@@ -273,7 +288,10 @@ impl World {
             Effect::Reply { ticket, outcome } => {
                 self.replies.insert(ticket, outcome);
             }
-            Effect::PublishView { view, .. } => host.view = Some(view),
+            Effect::PublishView { view, known_commit, .. } => {
+                host.view = Some(view);
+                host.known_commit = known_commit;
+            }
             Effect::PublishStatus(status) => {
                 host.status = status;
                 self.welcome();
@@ -319,7 +337,10 @@ impl World {
         let mut w = base::codec::Writer::new();
         message.encode(&mut w);
         let message = Message::decode(w.into_bytes()).unwrap();
-        if matches!(&message, Message::Raft { message, .. } if Some(message.kind()) == self.lost) {
+        if let (Message::Raft { message, .. }, Some((kind, receiver))) = (&message, self.lost)
+            && message.kind() == kind
+            && receiver.is_none_or(|receiver| receiver == to)
+        {
             return;
         }
         let Some((name, host)) = self.hosts.iter().find(|(_, h)| h.id == Some(to)) else { return };

@@ -1,4 +1,4 @@
-//! The store holds what the model holds, key by key, with its revisions.
+//! The store holds what the model holds, key by key, with its revisions; and when the last write was accepted.
 
 use super::Model;
 use kv::View;
@@ -28,6 +28,13 @@ pub fn contents(model: &Model, view: &View) -> Result<(), String> {
     let revision = model.revision_at(index);
     if revision != view.revision() {
         return Err(format!("after entry {index} its revision is {} instead of {revision}", view.revision()));
+    }
+    let accepted_ms = model.accepted_ms_at(index);
+    if accepted_ms != view.accepted_ms() {
+        return Err(format!(
+            "after entry {index} its last write was accepted at {} instead of {accepted_ms}",
+            view.accepted_ms()
+        ));
     }
     Ok(())
 }

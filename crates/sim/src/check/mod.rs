@@ -178,13 +178,21 @@ impl Checks {
         }
     }
 
+    /// All is applied that anybody ever called committed.
+    pub fn all_is_known(&mut self) {
+        let result = self.local_reads.nothing_was_made_up(self.committed.last());
+        self.must("what is called committed is committed", result);
+    }
+
     /// A node in that term shows a new state. (One that applied its own removal has no other any more.)
-    pub fn published(&mut self, host: HostNumber, view: &View, term: Term) {
+    pub fn published(&mut self, host: HostNumber, view: &View, known_commit: Index, term: Term) {
         self.applied_to(host, view.applied(), term);
         let same = self.state_hashes.saw(host, view.applied().index, view.state_hash());
         self.must("equal states at equal positions", same);
         let result = contents::contents(&self.model, view);
         self.must("the store holds what the model holds", result.map_err(|e| format!("h{host}: {e}")));
+        let result = self.local_reads.knows(host, view.applied().index, known_commit);
+        self.must("what is applied is known to be committed", result);
         let result = self.local_reads.published(host, view.applied());
         self.must("what a node shows never goes back", result);
     }

@@ -15,6 +15,8 @@ pub struct Model {
     /// Each key's values, by the index from which on they stood.
     keys: BTreeMap<Bytes, Vec<(Index, Option<Version>)>>,
     revisions: Vec<(Index, u64)>,
+    /// When writes were accepted, by the index of their entry.
+    accepted: Vec<(Index, u64)>,
     revision: u64,
     sessions: BTreeMap<NodeId, Session>,
     idempotency: BTreeSet<Bytes>,
@@ -69,6 +71,11 @@ impl Model {
         self.revisions[..at].last().map_or(0, |(_, revision)| *revision)
     }
 
+    pub fn accepted_ms_at(&self, index: Index) -> u64 {
+        let at = self.accepted.partition_point(|(from, _)| *from <= index);
+        self.accepted[..at].last().map_or(0, |(_, accepted_ms)| *accepted_ms)
+    }
+
     /// The revision at which that value was written.
     pub fn effect(&self, value: &Bytes) -> Option<u64> {
         self.effects.get(value).copied()
@@ -112,7 +119,8 @@ impl Model {
                     }
                     Ok(())
                 }
-                Ok(Command::Write { request, idempotency, operations }) => {
+                Ok(Command::Write { request, accepted_ms, idempotency, operations }) => {
+                    self.accepted.push((index, accepted_ms));
                     self.write(index, &request, idempotency, &operations)
                 }
                 Err(error) => Err(format!("entry {index} was proposed with {error}")),
