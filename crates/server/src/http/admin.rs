@@ -11,7 +11,7 @@ use super::answer::{self, Answer, Form, Refusal};
 use super::cluster::Cluster;
 use super::member::{self, Member};
 use super::{body, json};
-use crate::address::Address;
+use crate::address::{self, Address};
 use crate::handle::Identity;
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
@@ -82,6 +82,14 @@ impl<C: Cluster> Member<C> {
         let address = complete_address(address, asker)?;
         self.ask(node::Request::Join { name, address }, self.settings.request_limit).await
     }
+
+    /// The same, where a node has no name but its address; or the one that the cluster knows the node there by.
+    pub(super) async fn join_by_address(&self, address: String, asker: IpAddr) -> Result<(), Refusal> {
+        let configuration = &self.cluster.status().configuration;
+        let address = address::as_known(complete_address(address, asker)?, configuration).await;
+        let name = configuration.by_address(&address).map_or(&address, |(_, member)| &member.name).clone();
+        self.join(name, address, asker).await
+    }
 }
 
 /// Name and peer address, in the words of either program.
@@ -102,7 +110,8 @@ fn parse_join(body: &[u8]) -> Result<(String, String), Refusal> {
 
 /// An address without a host (`:12001`, the bare port, or all interfaces) is at the one who asks.
 fn complete_address(given: String, asker: IpAddr) -> Result<String, Refusal> {
-    let wrong = |why: String| Refusal::invalid(format!("addr must be the peer address of the node that joins: {why}"));
+    let wrong =
+        |why: String| Refusal::invalid(format!("the address must be the peer address of the node that joins: {why}"));
     let address = Address::parse(&given).map_err(wrong)?;
     if address.port() == 0 {
         return Err(wrong("no node can be reached at port 0".to_string()));

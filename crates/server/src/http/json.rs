@@ -4,7 +4,7 @@
 
 use super::answer::Refusal;
 use hyper::StatusCode;
-use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -14,7 +14,15 @@ pub struct Object(pub Vec<(String, String)>);
 
 /// `expected` says what the body should have been.
 pub fn object(body: &[u8], expected: &str) -> Result<Object, Refusal> {
-    serde_json::from_slice(body).map_err(|error| Refusal::invalid(format!("{expected}; nothing was changed: {error}")))
+    serde_json::from_slice(body).map_err(|error| wrong(expected, &error))
+}
+
+/// The string of that name in an object, whatever else is in it; empty if there is none. As Go has it, upper and lower
+/// case are the same, and of several the last one counts.
+pub fn field(body: &[u8], name: &str, expected: &str) -> Result<String, Refusal> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let found = reader.deserialize_any(Field(name)).and_then(|found| reader.end().map(|()| found));
+    found.map_err(|error| wrong(expected, &error))
 }
 
 /// The values of an object that has exactly these fields, all of them strings that are not empty.
@@ -36,6 +44,36 @@ pub fn text(value: &[u8]) -> Result<&str, Refusal> {
 
 pub fn write_text(into: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(into, text).expect("a string is always JSON, and memory takes any bytes");
+}
+
+fn wrong(expected: &str, error: &serde_json::Error) -> Refusal {
+    Refusal::invalid(format!("{expected}; nothing was changed: {error}"))
+}
+
+struct Field<'a>(&'a str);
+
+impl<'de> Visitor<'de> for Field<'_> {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_unit<E>(self) -> Result<String, E> {
+        Ok(String::new())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<String, A::Error> {
+        let mut found = String::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if name.eq_ignore_ascii_case(self.0) {
+                Text(found) = map.next_value()?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
 }
 
 struct Text(String);

@@ -8,7 +8,7 @@
 
 use super::answer::{Answer, Form, Refusal, header_text};
 use super::cluster::Cluster;
-use super::{Level, Service, admin, hraftd, raftd};
+use super::{Level, Service, admin, hraftd, raft_kv, raftd};
 use crate::handle::Handle;
 use hyper::body::Incoming;
 use hyper::header::{HOST, HeaderName, HeaderValue};
@@ -47,17 +47,19 @@ impl Default for Settings {
 pub enum Dialect {
     Hraftd,
     Raftd,
+    RaftKv,
 }
 
 impl Dialect {
-    pub const ALL: [Dialect; 2] = [Dialect::Hraftd, Dialect::Raftd];
-    pub const NAMES: &str = "hraftd or raftd";
+    pub const ALL: [Dialect; 3] = [Dialect::Hraftd, Dialect::Raftd, Dialect::RaftKv];
+    pub const NAMES: &str = "hraftd, raftd or raft-kv";
 
     /// What there is to ask for, in the words of an error.
     fn paths(self) -> &'static str {
         match self {
             Dialect::Hraftd => "/key, /key/NAME",
             Dialect::Raftd => "/db/NAME",
+            Dialect::RaftKv => "/keys/NAME/, /cluster/join/",
         }
     }
 }
@@ -76,6 +78,7 @@ impl fmt::Display for Dialect {
         f.write_str(match self {
             Dialect::Hraftd => "hraftd",
             Dialect::Raftd => "raftd",
+            Dialect::RaftKv => "raft-kv",
         })
     }
 }
@@ -117,6 +120,7 @@ impl<C: Cluster> Service for Member<C> {
             let answer = match dialect {
                 Dialect::Hraftd => self.speak::<hraftd::Call>(request, peer).await,
                 Dialect::Raftd => self.speak::<raftd::Call>(request, peer).await,
+                Dialect::RaftKv => self.speak::<raft_kv::Call>(request, peer).await,
             };
             if let Some(answer) = answer {
                 return answer;

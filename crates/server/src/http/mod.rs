@@ -9,7 +9,7 @@
 //! What answers is a [`Service`]: a [`Member`] of a cluster, or whoever else has a use for these connections. A request
 //! is parsed once, at the edge, into a dialect's own call; the call asks the [`Cluster`] in the node's terms, and the
 //! outcome becomes an [`Answer`]. Nothing of HTTP or JSON travels further in. One module is one dialect: [`hraftd`],
-//! [`raftd`]. Another one is another module and another line in [`member`].
+//! [`raftd`], [`raft_kv`]. Another one is another module and another line in [`member`].
 //!
 //! Not handled: TLS, compression, HTTP/2, and a limit on the number of connections, which is the listener's affair.
 
@@ -23,6 +23,7 @@ mod json;
 mod limits;
 mod member;
 pub mod path;
+mod raft_kv;
 mod raftd;
 mod read;
 mod stream;

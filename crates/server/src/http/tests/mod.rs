@@ -4,6 +4,7 @@
 mod admin;
 mod connections;
 mod hraftd;
+mod raft_kv;
 mod raftd;
 mod reads;
 mod values;
