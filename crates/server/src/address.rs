@@ -48,6 +48,14 @@ impl Address {
         Address { host: self.host.clone(), port }
     }
 
+    /// The URL of HTTP that listens here, on a node that its peers reach at `peer_address`.
+    pub fn url(&self, peer_address: &str) -> String {
+        match Address::parse(peer_address) {
+            Ok(peers) if self.is_on_all_interfaces() => format!("http://{}", peers.with_port(self.port)),
+            _ => format!("http://{self}"),
+        }
+    }
+
     pub async fn bind(&self) -> io::Result<TcpListener> {
         if self.is_on_all_interfaces() {
             // One socket for both families where the system has IPv6 at all.
@@ -176,6 +184,19 @@ mod tests {
         for given in ["", ":", "localhost", "localhost:", "localhost:x", "a:65536", "http://a:1/b:2", "a b:1"] {
             let error = Address::parse(given).unwrap_err();
             assert!(error.contains("give HOST:PORT"), "{error}");
+        }
+    }
+
+    #[test]
+    fn http_on_all_interfaces_is_where_the_peers_reach_the_node() {
+        for (http, peers, url) in [
+            ("10.0.0.7:80", "10.0.0.8:1", "http://10.0.0.7:80"),
+            (":80", "10.0.0.8:1", "http://10.0.0.8:80"),
+            ("0.0.0.0:80", "[::1]:1", "http://[::1]:80"),
+            (":80", ":1", "http://localhost:80"),
+            (":80", "what an old folder says", "http://localhost:80"),
+        ] {
+            assert_eq!(Address::parse(http).unwrap().url(peers), url, "{http} {peers}");
         }
     }
 

@@ -152,7 +152,13 @@ mod tests {
 
     impl Bench {
         fn new() -> Bench {
-            let me = Identity { name: "a".into(), address: "a".into(), incarnation: Incarnation(1), cluster: None };
+            let me = Identity {
+                name: "a".into(),
+                address: "a".into(),
+                url: String::new(),
+                incarnation: Incarnation(1),
+                cluster: None,
+            };
             let handle = Handle::new(me);
             handle.shared().inbox.open();
             let folder = Arc::new(Folder::open(Path::new("/data"), true).unwrap());

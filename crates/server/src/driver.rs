@@ -150,6 +150,7 @@ impl Running {
         let driver = &mut self.driver;
         let shared = driver.handle.shared();
         driver.peers.set_configuration(&status.configuration);
+        shared.leadership.set_status(&status, &driver.handle.identity());
         shared.status.store(status);
     }
 

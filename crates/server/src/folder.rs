@@ -142,7 +142,7 @@ impl Folder {
 
     /// Durable when it returns.
     fn change(&self, me: &handle::Identity, change: impl FnOnce(&mut Identity)) -> Result<(), StorageError> {
-        let handle::Identity { name, address, incarnation, cluster } = me.clone();
+        let handle::Identity { name, address, incarnation, cluster, url: _ } = me.clone();
         let mut stored = self.stored();
         let (boot, removed) = stored.as_ref().map_or((0, None), |stored| (stored.boot, stored.removed.clone()));
         let mut identity = Identity { incarnation, name, address, cluster, boot, removed };
@@ -219,6 +219,7 @@ mod tests {
         let me = handle::Identity {
             name: "1111111".into(),
             address: "localhost:1".into(),
+            url: String::new(),
             incarnation: Incarnation(1),
             cluster: None,
         };

@@ -3,13 +3,14 @@
 //! Requests go through the node's inbox; the state for local reads, the node's view of the cluster and its phase are
 //! published values that are read without asking anybody.
 //!
-//! Not handled: `freshness` (the time since the last contact with the leader) is not measured yet.
+//! Not handled: waiting for news; who wants to know more asks again, as only the phase can be waited for.
 
 use crate::address;
 use crate::inbox::{Inbox, Refused};
+use crate::leader::{Leader, Leadership};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use base::{ClusterId, Incarnation, Index, NodeId};
-use node::{Failure, Outcome, Request, Status};
+use node::{Failure, Outcome, Request, Role, Status};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub struct Identity {
     pub name: String,
     /// Where its peers reach it, as it was given.
     pub address: String,
+    /// Where its clients reach it.
+    pub url: String,
     pub incarnation: Incarnation,
     /// `None` until it is a member of one.
     pub cluster: Option<(ClusterId, NodeId)>,
@@ -85,6 +88,20 @@ impl Handle {
         self.shared.status.load_full()
     }
 
+    /// Who leads, as far as this node knows.
+    pub fn leader(&self) -> Option<Arc<Leader>> {
+        self.shared.leadership.leader()
+    }
+
+    /// The time since the last contact with the leader, which is none for the leader itself: it steps down when it
+    /// hears of no majority. `None`: there was no contact in this life.
+    pub fn contact_age(&self) -> Option<Duration> {
+        if self.status().role == Role::Leader {
+            return Some(Duration::ZERO);
+        }
+        self.shared.leadership.contact_age()
+    }
+
     pub fn identity(&self) -> Arc<Identity> {
         self.shared.identity.load_full()
     }
@@ -108,6 +125,7 @@ impl Handle {
                 view: ArcSwapOption::empty(),
                 known_commit: AtomicU64::new(0),
                 status: ArcSwap::default(),
+                leadership: Leadership::default(),
                 identity: ArcSwap::from_pointee(identity),
                 phase: watch::Sender::new(Phase::Joining),
             }),
@@ -147,6 +165,7 @@ pub(crate) struct Shared {
     pub view: ArcSwapOption<kv::View>,
     pub known_commit: AtomicU64,
     pub status: ArcSwap<Status>,
+    pub leadership: Leadership,
     pub identity: ArcSwap<Identity>,
     pub phase: watch::Sender<Phase>,
 }

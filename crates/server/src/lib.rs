@@ -17,6 +17,7 @@ mod handle;
 pub mod http;
 mod inbox;
 mod join;
+mod leader;
 mod listen;
 mod logs;
 mod peer;
@@ -25,5 +26,6 @@ mod worker;
 
 pub use config::{Begin, Config, Join, Name, Persistence, Words};
 pub use handle::{Handle, Identity, Phase};
+pub use leader::Leader;
 pub use logs::init_logs;
 pub use start::{End, Server, StartError, runtime};

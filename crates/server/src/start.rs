@@ -111,7 +111,7 @@ impl Server {
         let raft_listener = if one_port { None } else { Some(bind(&raft_given, &config.raft_listen).await?) };
         let http_address = local(&http_listener)?;
         let raft_address = raft_listener.as_ref().map_or(Ok(http_address), local)?;
-        let url = format!("http://{}", http_given.with_port(http_address.port()));
+        let http_given = http_given.with_port(http_address.port());
 
         let unclear = config.advertise.is_none() && raft_given.is_on_all_interfaces();
         let here = raft_given.with_port(raft_address.port()).to_string();
@@ -124,6 +124,7 @@ impl Server {
         let belongs = stored.as_ref().and_then(|stored| stored.cluster);
         let handle = Handle::new(Identity {
             name: named.clone().unwrap_or_else(|| address.clone()),
+            url: http_given.url(&address),
             address,
             incarnation: match &stored {
                 Some(stored) => stored.incarnation,
@@ -154,7 +155,7 @@ impl Server {
             closing: closing.subscribe(),
         };
         let mut tasks = JoinSet::new();
-        let newcomer = Newcomer { rising: rising.clone(), limit: request_limit, url: url.clone() };
+        let newcomer = Newcomer { rising: rising.clone(), limit: request_limit, http: http_given.clone() };
         match (belongs, config.begin) {
             (None, Begin::Found) if stored.is_some() => {
                 return Err(StartError(format!(
@@ -166,7 +167,7 @@ impl Server {
             (None, Begin::Found) => {
                 blocking(move || rising.found_cluster().and_then(|()| rising.run_node())).await??;
                 ports.open(&mut tasks);
-                tracing::info!("serving at {url}");
+                tracing::info!("serving at {}", handle.identity().url);
             }
             (None, Begin::Join(join)) if unclear => {
                 tasks.spawn(newcomer.join_after_finding_the_address(join, named, ports, admissions));
@@ -184,10 +185,10 @@ impl Server {
                 let folder = rising.folder.clone();
                 blocking(move || rising.run_node()).await??;
                 ports.open(&mut tasks);
-                tracing::info!("serving at {url}");
+                tracing::info!("serving at {}", handle.identity().url);
                 if let Begin::Join(join) = begin {
                     let port = unclear.then_some(raft_address.port());
-                    tasks.spawn(join::announce(handle.clone(), folder, join, port, request_limit));
+                    tasks.spawn(join::announce(handle.clone(), folder, join, port, http_given, request_limit));
                 }
             }
         }

@@ -311,6 +311,34 @@ async fn a_node_that_waits_can_be_told_to_found_a_cluster_after_all() {
     start(config(folder.path(), "a")).await.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everyone_knows_who_leads_where_its_clients_go_and_when_it_was_last_heard() {
+    let folder = TempDir::new().unwrap();
+    let a = start(config(folder.path(), "a")).await;
+    // Its clients are told the host that its peers know.
+    let everywhere =
+        Config { http_listen: ":0".into(), raft_listen: "127.0.0.1:0".into(), ..joining(folder.path(), "b", &a) };
+    let b = start(everywhere).await;
+    let handles = [a.handle(), b.handle()];
+    let leads = |server: &Server, handle: &Handle| {
+        let url = format!("http://127.0.0.1:{}", server.http_address().port());
+        let leader = handle.leader();
+        leader.is_some_and(|leader| leader.name == server.handle().identity().name && leader.url == Some(url))
+    };
+    until("a leads", || handles.iter().all(|handle| leads(&a, handle))).await;
+    assert_eq!(handles[0].contact_age(), Some(Duration::ZERO));
+    assert!(handles[1].contact_age().unwrap() < LIMIT);
+
+    let handover = Request::Transfer { name: Some("b".into()) };
+    assert_eq!(handles[0].request(handover, LIMIT).await, Outcome::Done);
+    until("b leads", || handles.iter().all(|handle| leads(&b, handle))).await;
+    until("a hears of it", || handles[0].contact_age().unwrap() < Duration::from_millis(200)).await;
+    b.halt().await;
+    until("a hears nothing any more", || handles[0].contact_age().unwrap() > Duration::from_millis(500)).await;
+    assert_eq!(handles[0].leader(), None);
+    a.stop().await;
+}
+
 /// Answers every question with a refusal, and counts them.
 async fn refuse_everybody(listener: TcpListener, asked: Arc<AtomicU64>) {
     loop {

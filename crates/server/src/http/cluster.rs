@@ -1,8 +1,9 @@
 //! What HTTP needs of a node: the little window through which every dialect looks inward.
 
 use crate::handle::{Handle, Identity};
+use crate::leader::Leader;
 use bytes::Bytes;
-use node::{Failure, Outcome, Request, Role, Status};
+use node::{Failure, Outcome, Request, Status};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,16 +27,6 @@ pub trait Cluster: Send + Sync + 'static {
     /// leader. `strict`: unless all that is known to be committed is applied, also at least the age of the newest write
     /// that is. `None`: this node can't tell.
     fn age(&self, strict: bool) -> Option<Duration>;
-}
-
-/// Who leads, as far as the node knows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leader {
-    pub name: String,
-    /// Where its peers reach it.
-    pub address: String,
-    /// Where its clients reach it, if it told.
-    pub url: Option<String>,
 }
 
 impl Cluster for Handle {
@@ -64,12 +55,10 @@ impl Cluster for Handle {
     }
 
     fn leader(&self) -> Option<Leader> {
-        let status = self.status();
-        let leader = status.configuration.members.get(&status.leader?)?;
-        Some(Leader { name: leader.name.clone(), address: leader.address.clone(), url: None })
+        Handle::leader(self).map(|leader| (*leader).clone())
     }
 
     fn age(&self, _strict: bool) -> Option<Duration> {
-        (self.status().role == Role::Leader).then_some(Duration::ZERO)
+        self.contact_age()
     }
 }

@@ -31,7 +31,7 @@ mod stream;
 mod tests;
 
 pub use answer::{Answer, Refusal};
-pub use cluster::{Cluster, Leader};
+pub use cluster::Cluster;
 pub use member::{Dialect, Member, Settings};
 pub use read::Level;
 

@@ -9,7 +9,7 @@
 
 pub mod ask;
 
-use crate::address;
+use crate::address::{self, Address};
 use crate::config::{Join, Persistence};
 use crate::folder::Folder;
 use crate::handle::{Handle, Identity, Phase};
@@ -27,7 +27,7 @@ pub(crate) struct Newcomer {
     pub rising: Arc<Rising>,
     /// How long a member may take to let it in.
     pub limit: Duration,
-    pub url: String,
+    pub http: Address,
 }
 
 impl Newcomer {
@@ -52,6 +52,7 @@ impl Newcomer {
         };
         me.address = format!("{host}:{}", port_of(&me.address));
         me.name = name.unwrap_or_else(|| me.address.clone());
+        me.url = self.http.url(&me.address);
         handle.shared().identity.store(Arc::new(me));
         let mut served = JoinSet::new();
         ports.open(&mut served);
@@ -79,7 +80,7 @@ impl Newcomer {
     pub async fn wait(self, admissions: mpsc::Receiver<Admission>) {
         tracing::info!(
             "listening at {}; this node belongs to no cluster yet: ask a member of one to let it in",
-            self.url
+            self.rising.handle.identity().url
         );
         self.end_with(self.be_admitted(admissions)).await;
     }
@@ -88,7 +89,7 @@ impl Newcomer {
         let over = |phase: &Phase| !matches!(phase, Phase::Joining | Phase::Waiting | Phase::Running);
         tokio::select! {
             entered = entry => match entered {
-                Ok(()) => tracing::info!("serving at {}", self.url),
+                Ok(()) => tracing::info!("serving at {}", self.rising.handle.identity().url),
                 Err(why) => {
                     self.rising.ended.send_replace(Some(End::Failed(why)));
                 }
@@ -149,6 +150,7 @@ pub(crate) async fn announce(
     folder: Arc<Folder>,
     join: Join,
     everywhere_at_port: Option<u16>,
+    http: Address,
     limit: Duration,
 ) {
     let Some(known) = address_in_configuration(&handle).await else { return };
@@ -164,7 +166,8 @@ pub(crate) async fn announce(
     }
     match ask_for(&handle.identity().name, &address, &join, limit).await {
         Joined::Yes => {
-            let me = Arc::new(Identity { address, ..(*handle.identity()).clone() });
+            let url = http.url(&address);
+            let me = Arc::new(Identity { address, url, ..(*handle.identity()).clone() });
             handle.shared().identity.store(me.clone());
             if let Ok(Err(error)) = blocking(move || folder.introduce(&me)).await {
                 tracing::warn!("can't store this node's new address: {error}");

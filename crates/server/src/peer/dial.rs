@@ -43,7 +43,8 @@ pub async fn keep_connected(handle: Handle, outgoing: Arc<Outgoing>) {
         let address = &target.addresses[attempt % target.addresses.len()];
         attempt += 1;
         match introduce(&handle, &target, address).await {
-            Ok((stream, Answer::Welcome)) => {
+            Ok((stream, Answer::Welcome(url))) => {
+                handle.shared().leadership.set_url(target.id, &url);
                 (pause, attempt) = (FIRST_PAUSE, attempt - 1);
                 last_refusal.clear();
                 let why = send(&handle, &outgoing, target.id, stream).await;
@@ -79,6 +80,7 @@ async fn introduce(handle: &Handle, target: &Target, address: &str) -> Result<(T
         from: target.me,
         from_incarnation: identity.incarnation,
         from_address: identity.address.clone(),
+        from_url: identity.url.clone(),
         to: target.id,
         to_incarnation: target.incarnation,
     };

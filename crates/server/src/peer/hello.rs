@@ -26,6 +26,8 @@ pub struct Hello {
     pub from_incarnation: Incarnation,
     /// Where the caller can be called back: a new node knows nobody's address.
     pub from_address: String,
+    /// Where its clients reach it.
+    pub from_url: String,
     pub to: NodeId,
     pub to_incarnation: Incarnation,
 }
@@ -33,7 +35,8 @@ pub struct Hello {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Greeting(Greeting),
-    Welcome,
+    /// By a node that its clients reach at this URL.
+    Welcome(String),
     /// The caller is no member any more.
     Removed(String),
     Refused(String),
@@ -83,7 +86,7 @@ pub fn judge(call: &Call, me: &Identity, phase: &Phase, configuration: &Configur
     if configuration.was_removed(hello.from) {
         return Verdict::Answer(Answer::Removed(format!("member {} was removed from the cluster", hello.from)));
     }
-    Verdict::Answer(Answer::Welcome)
+    Verdict::Answer(Answer::Welcome(me.url.clone()))
 }
 
 impl Call {
@@ -96,6 +99,7 @@ impl Call {
                 w.u64(hello.from);
                 w.u64(hello.from_incarnation.0);
                 w.text(&hello.from_address);
+                w.text(&hello.from_url);
                 w.u64(hello.to);
                 w.u64(hello.to_incarnation.0);
             }
@@ -111,6 +115,7 @@ impl Call {
                 from: r.u64()?,
                 from_incarnation: Incarnation(r.u64()?),
                 from_address: r.text()?,
+                from_url: r.text()?,
                 to: r.u64()?,
                 to_incarnation: Incarnation(r.u64()?),
             }),
@@ -133,7 +138,10 @@ impl Answer {
                     w.u64(*node);
                 }
             }
-            Answer::Welcome => w.u8(WELCOME),
+            Answer::Welcome(url) => {
+                w.u8(WELCOME);
+                w.text(url);
+            }
             Answer::Removed(reason) => {
                 w.u8(REMOVED);
                 w.text(reason);
@@ -153,7 +161,7 @@ impl Answer {
                 let cluster = if r.bool()? { Some((ClusterId(r.u128()?), r.u64()?)) } else { None };
                 Answer::Greeting(Greeting { incarnation, cluster })
             }
-            WELCOME => Answer::Welcome,
+            WELCOME => Answer::Welcome(r.text()?),
             REMOVED => Answer::Removed(r.text()?),
             REFUSED => Answer::Refused(r.text()?),
             _ => return Err(Malformed("answer to a call")),
@@ -179,9 +187,10 @@ mod tests {
 
     const OURS: ClusterId = ClusterId(7);
     const MY_LIFE: Incarnation = Incarnation(20);
+    const URL: &str = "http://localhost:4";
 
     fn me(cluster: Option<(ClusterId, NodeId)>) -> Identity {
-        Identity { name: "b".into(), address: "localhost:2".into(), incarnation: MY_LIFE, cluster }
+        Identity { name: "b".into(), address: "localhost:2".into(), url: URL.into(), incarnation: MY_LIFE, cluster }
     }
 
     fn hello() -> Hello {
@@ -190,6 +199,7 @@ mod tests {
             from: 1,
             from_incarnation: Incarnation(10),
             from_address: "localhost:1".into(),
+            from_url: "http://localhost:3".into(),
             to: 2,
             to_incarnation: MY_LIFE,
         }
@@ -217,8 +227,9 @@ mod tests {
 
     #[test]
     fn a_member_and_one_that_is_not_known_yet_are_welcome() {
-        assert_eq!(judged(hello()), Verdict::Answer(Answer::Welcome));
-        assert_eq!(judged(Hello { from: 4, ..hello() }), Verdict::Answer(Answer::Welcome));
+        let welcome = Verdict::Answer(Answer::Welcome(URL.into()));
+        assert_eq!(judged(hello()), welcome);
+        assert_eq!(judged(Hello { from: 4, ..hello() }), welcome);
     }
 
     #[test]
@@ -267,7 +278,7 @@ mod tests {
         let greeting = |cluster| Answer::Greeting(Greeting { incarnation: MY_LIFE, cluster });
         let no = |text: &str| text.to_string();
         for answer in [
-            Answer::Welcome,
+            Answer::Welcome(no(URL)),
             greeting(None),
             greeting(Some((OURS, 2))),
             Answer::Removed(no("gone")),

@@ -149,7 +149,7 @@ impl Peers {
             frames.push(|w| answer.encode(w));
             stream.write_all(&opened(frames)).await?;
             Ok::<_, Trouble>(match (call, answer) {
-                (Call::Hello(hello), Answer::Welcome) => Some(hello),
+                (Call::Hello(hello), Answer::Welcome(_)) => Some(hello),
                 (call, Answer::Refused(reason)) => {
                     tracing::debug!(?call, reason, "peer refused");
                     None
@@ -179,7 +179,7 @@ impl Peers {
                     let (done, admitted) = oneshot::channel();
                     let asked = self.admissions.send(Admission { cluster, id, done }).await.is_ok();
                     match if asked { admitted.await.ok() } else { None } {
-                        Some(Ok(())) => return Answer::Welcome,
+                        Some(Ok(())) => return Answer::Welcome(self.handle.identity().url.clone()),
                         Some(Err(reason)) => return Answer::Refused(reason),
                         // Another caller was first: judge again by what this node has become.
                         None if self.handle.identity().cluster.is_some() => {}
@@ -203,6 +203,7 @@ impl Peers {
                 }
             }
             if !messages.is_empty() {
+                self.handle.shared().leadership.heard(from, &messages);
                 let taken = self.handle.shared().inbox.peer(from, &mut messages, bytes).await;
                 taken.map_err(|_| Trouble::Stopped)?;
                 continue;
@@ -233,6 +234,7 @@ impl Peers {
             // `caller` goes, and the connection with it.
             return (number, hung_up);
         }
+        self.handle.shared().leadership.set_url(hello.from, &hello.from_url);
         let news = &self.handle.shared().inbox;
         if book.callers.insert(hello.from, caller).is_some() {
             news.event(Event::PeerDown { node: hello.from });

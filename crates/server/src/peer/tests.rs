@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 const OURS: ClusterId = ClusterId(7);
 const MY_LIFE: Incarnation = Incarnation(20);
+const URL: &str = "http://127.0.0.1:2";
 
 /// Member 2 of a cluster of 1 and 2, of which 3 was removed; or a node that waits to be let in.
 struct Bench {
@@ -21,7 +22,13 @@ struct Bench {
 
 impl Bench {
     fn new(cluster: Option<(ClusterId, NodeId)>) -> Bench {
-        let me = Identity { name: "b".into(), address: "127.0.0.1:1".into(), incarnation: MY_LIFE, cluster };
+        let me = Identity {
+            name: "b".into(),
+            address: "127.0.0.1:1".into(),
+            url: URL.into(),
+            incarnation: MY_LIFE,
+            cluster,
+        };
         let handle = Handle::new(me);
         let (admit, admissions) = mpsc::channel(1);
         let peers = Peers::new(handle.clone(), admit);
@@ -83,6 +90,7 @@ fn hello() -> Hello {
         from: 1,
         from_incarnation: Incarnation(10),
         from_address: "127.0.0.1:1".into(),
+        from_url: "http://127.0.0.1:3".into(),
         to: 2,
         to_incarnation: MY_LIFE,
     }
@@ -105,7 +113,7 @@ fn frames(messages: &[Message]) -> Vec<u8> {
 async fn a_welcome_caller_is_heard_in_order_until_it_goes() {
     let bench = Bench::new(Some((OURS, 2)));
     let (mut stream, served) = bench.call().await;
-    assert_eq!(call(&mut stream, &Call::Hello(hello())).await.unwrap(), Answer::Welcome);
+    assert_eq!(call(&mut stream, &Call::Hello(hello())).await.unwrap(), Answer::Welcome(URL.into()));
     let questions: Vec<Message> = (0..3).map(|id| Message::ReadIndex { group: 0, id, weak: false }).collect();
     for byte in frames(&questions) {
         stream.write_all(&[byte]).await.unwrap();
@@ -154,7 +162,7 @@ async fn who_says_nothing_is_dropped() {
 async fn a_member_that_is_removed_is_hung_up_on() {
     let bench = Bench::new(Some((OURS, 2)));
     let (mut stream, served) = bench.call().await;
-    assert_eq!(call(&mut stream, &Call::Hello(hello())).await.unwrap(), Answer::Welcome);
+    assert_eq!(call(&mut stream, &Call::Hello(hello())).await.unwrap(), Answer::Welcome(URL.into()));
     bench.until_it_came_in(&["1 up"]).await;
     let mut without = (*bench.peers.book().configuration).clone();
     without.members.remove(&1);
@@ -167,10 +175,10 @@ async fn a_member_that_is_removed_is_hung_up_on() {
 async fn the_second_call_of_a_member_replaces_its_first() {
     let bench = Bench::new(Some((OURS, 2)));
     let (mut first, served_first) = bench.call().await;
-    assert_eq!(call(&mut first, &Call::Hello(hello())).await.unwrap(), Answer::Welcome);
+    assert_eq!(call(&mut first, &Call::Hello(hello())).await.unwrap(), Answer::Welcome(URL.into()));
     bench.until_it_came_in(&["1 up"]).await;
     let (mut second, _served) = bench.call().await;
-    assert_eq!(call(&mut second, &Call::Hello(hello())).await.unwrap(), Answer::Welcome);
+    assert_eq!(call(&mut second, &Call::Hello(hello())).await.unwrap(), Answer::Welcome(URL.into()));
     bench.until_it_came_in(&["1 down", "1 up"]).await;
     // Its end is no news any more.
     served_first.await.unwrap();
@@ -194,7 +202,7 @@ async fn an_empty_folder_is_admitted_by_the_first_caller_and_welcomes_the_second
         drop(admissions);
     };
     let (answers, ()) = tokio::join!(callers, doorkeeper);
-    assert_eq!(answers, (Answer::Welcome, Answer::Welcome));
+    assert_eq!(answers, (Answer::Welcome(URL.into()), Answer::Welcome(URL.into())));
     let other = answer_to(&bench, Hello { cluster: ClusterId(8), ..hello() }).await;
     assert!(matches!(other, Answer::Refused(_)), "{other:?}");
 }
@@ -235,7 +243,7 @@ proptest! {
             let bench = Bench::new(Some((OURS, 2)));
             let (mut stream, served) = bench.call().await;
             if welcome {
-                assert_eq!(call(&mut stream, &Call::Hello(hello())).await.unwrap(), Answer::Welcome);
+                assert_eq!(call(&mut stream, &Call::Hello(hello())).await.unwrap(), Answer::Welcome(URL.into()));
             }
             let mut bytes = noise.clone();
             if framed {

@@ -10,6 +10,7 @@ mod reads;
 mod values;
 
 use super::*;
+use crate::Leader;
 use crate::handle::Identity;
 use base::rng::Rng;
 use bytes::Bytes;
@@ -152,8 +153,13 @@ struct Map {
 
 impl Default for Map {
     fn default() -> Map {
-        let identity =
-            Identity { name: "me".into(), address: "here:1".into(), incarnation: base::Incarnation(1), cluster: None };
+        let identity = Identity {
+            name: "me".into(),
+            address: "here:1".into(),
+            url: "http://here:2".into(),
+            incarnation: base::Incarnation(1),
+            cluster: None,
+        };
         Map {
             data: Mutex::default(),
             asked: Mutex::default(),
