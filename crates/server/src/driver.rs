@@ -7,7 +7,7 @@
 
 use crate::background::{self, Background};
 use crate::disk::LogThread;
-use crate::handle::{Handle, Phase};
+use crate::handle::{Handle, Phase, unix_ms};
 use crate::inbox::Input;
 use crate::peer::Peers;
 use base::NodeId;
@@ -15,7 +15,7 @@ use node::{Effect, Event, Message, Node, Notice, Outcome, Request, Status, TICKS
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::oneshot;
 
@@ -194,11 +194,6 @@ fn tell(notice: &Notice) {
         }
         Notice::Trouble(what) => tracing::warn!("{what}"),
     }
-}
-
-/// For the times of writes; a clock before 1970 is none.
-fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }
 
 const TICK: Duration = Duration::from_nanos(1_000_000_000 / TICKS_PER_SECOND);

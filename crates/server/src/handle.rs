@@ -13,7 +13,7 @@ use base::{ClusterId, Incarnation, Index, NodeId};
 use node::{Failure, Outcome, Request, Role, Status};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{oneshot, watch};
 
 #[derive(Clone)]
@@ -102,6 +102,24 @@ impl Handle {
         self.shared.leadership.contact_age()
     }
 
+    /// How old [`Handle::view`] may be at most, by two measures. Usually it is the time since the last contact with the
+    /// leader: whatever was acknowledged before that had been committed then, though perhaps not arrived here. `strict`
+    /// does not let that pass: where something is missing, the view is also as old as its newest write, by the clocks of
+    /// the nodes that were asked. `None`: it can't be told.
+    pub fn data_age(&self, strict: bool) -> Option<Duration> {
+        let contact = self.contact_age()?;
+        if !strict || self.status().role == Role::Leader {
+            return Some(contact);
+        }
+        // In this order: what was known to be committed when the view was published is known now.
+        let view = self.view()?;
+        if view.applied().index >= self.known_commit() {
+            return Some(contact);
+        }
+        let accepted_ms = Some(view.accepted_ms()).filter(|&ms| ms > 0)?;
+        Some(contact.max(Duration::from_millis(unix_ms().saturating_sub(accepted_ms))))
+    }
+
     pub fn identity(&self) -> Arc<Identity> {
         self.shared.identity.load_full()
     }
@@ -170,8 +188,72 @@ pub(crate) struct Shared {
     pub phase: watch::Sender<Phase>,
 }
 
+/// What the wall clock shows; 0 if that is before 1970, which is no time.
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// Rounded up: a limit never gets shorter on its way.
 fn ticks(limit: Duration) -> u64 {
     let per_tick = 1_000_000_000 / u128::from(node::TICKS_PER_SECOND);
     u64::try_from(limit.as_nanos().div_ceil(per_tick)).unwrap_or(u64::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::Position;
+    use kv::{Command, RequestId, SessionId, Store};
+
+    const HOUR_MS: u64 = 3_600_000;
+
+    /// A follower that has just heard from its leader.
+    fn follower() -> Handle {
+        let me = Identity {
+            name: "b".into(),
+            address: "b:1".into(),
+            url: String::new(),
+            incarnation: Incarnation(1),
+            cluster: None,
+        };
+        let handle = Handle::new(me);
+        follow(&handle, 1);
+        handle
+    }
+
+    fn follow(handle: &Handle, leader: NodeId) {
+        let role = if leader == 2 { Role::Leader } else { Role::Follower };
+        let status = Arc::new(Status { node: 2, role, leader: Some(leader), ..Status::default() });
+        handle.shared.leadership.set_status(&status, &handle.identity());
+        handle.shared.status.store(status);
+    }
+
+    /// What is applied ends at index 1, with a write that was accepted then.
+    fn publish(handle: &Handle, accepted_ms: u64, known_commit: Index) {
+        let mut store = Store::new();
+        let request = RequestId { session: SessionId { node: 1, boot: 1 }, number: 1, low_water: 1 };
+        let write = Command::Write { request, accepted_ms, idempotency: None, operations: Vec::new() };
+        store.apply(Position { index: 1, term: 1 }, &write);
+        handle.shared.known_commit.store(known_commit, Ordering::Relaxed);
+        handle.shared.view.store(Some(Arc::new(store.view())));
+    }
+
+    #[test]
+    fn a_view_that_lacks_something_is_as_old_as_its_newest_write() {
+        let handle = follower();
+        assert_eq!(handle.data_age(true), None);
+        let hours = |strict| handle.data_age(strict).map(|age| age.as_secs() / 3600);
+        publish(&handle, unix_ms() - 2 * HOUR_MS, 1);
+        assert_eq!([hours(false), hours(true)], [Some(0), Some(0)]);
+        publish(&handle, unix_ms() - 2 * HOUR_MS, 2);
+        assert_eq!([hours(false), hours(true)], [Some(0), Some(2)]);
+        // A clock that goes ahead makes nothing younger than the contact.
+        publish(&handle, unix_ms() + 2 * HOUR_MS, 2);
+        assert_eq!([hours(false), hours(true)], [Some(0), Some(0)]);
+        publish(&handle, 0, 2);
+        assert_eq!([hours(false), hours(true)], [Some(0), None]);
+        follow(&handle, 2);
+        assert_eq!([handle.data_age(false), handle.data_age(true)], [Some(Duration::ZERO); 2]);
+    }
 }

@@ -58,7 +58,7 @@ impl Cluster for Handle {
         Handle::leader(self).map(|leader| (*leader).clone())
     }
 
-    fn age(&self, _strict: bool) -> Option<Duration> {
-        self.contact_age()
+    fn age(&self, strict: bool) -> Option<Duration> {
+        self.data_age(strict)
     }
 }
