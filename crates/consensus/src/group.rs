@@ -10,7 +10,8 @@ use std::fmt;
 use storage::log::{EntryKind, GroupWrite, HardState, LogEntry};
 
 use crate::cache::EntryCache;
-use crate::{Change, Message, Voters, wire};
+use crate::steps::Steps;
+use crate::{Change, Message, Step, Verbosity, Voters, wire};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -28,6 +29,8 @@ pub struct Settings {
     pub max_uncommitted_bytes: u64,
     /// How much is handed out to be applied in one turn.
     pub max_committed_bytes: u64,
+    /// How much of what `raft` says is kept for [`Group::take_steps`].
+    pub verbosity: Verbosity,
 }
 
 impl Default for Settings {
@@ -42,6 +45,7 @@ impl Default for Settings {
             max_inflight_messages: 64,
             max_uncommitted_bytes: 64 * 1024 * 1024,
             max_committed_bytes: 4 * 1024 * 1024,
+            verbosity: Verbosity::Silent,
         }
     }
 }
@@ -141,6 +145,7 @@ pub struct Group {
     outbox: Vec<Message>,
     /// The highest commit index that a leader told.
     told_commit: Index,
+    steps: Steps,
 }
 
 struct Waiting {
@@ -185,10 +190,10 @@ impl Group {
         };
         let entries = start.entries.into_iter().map(to_raft).collect();
         let cache = EntryCache::new(start.before, entries, hard_state, &start.voters);
-        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let (steps, logger) = Steps::new(settings.verbosity);
         let raw = RawNode::new(&config, cache, &logger).map_err(|error| error.to_string())?;
         let mut group =
-            Group { raw, settings, waiting: VecDeque::new(), durable_term, outbox: Vec::new(), told_commit: 0 };
+            Group { raw, settings, waiting: VecDeque::new(), durable_term, outbox: Vec::new(), told_commit: 0, steps };
         group.seed_timeout();
         Ok(group)
     }
@@ -437,6 +442,11 @@ impl Group {
     /// Messages that may leave now.
     pub fn take_messages(&mut self) -> Vec<Message> {
         std::mem::take(&mut self.outbox)
+    }
+
+    /// What `raft` said since this was last asked.
+    pub fn take_steps(&mut self) -> Vec<Step> {
+        self.steps.take()
     }
 
     /// Everything up to `index` is applied.

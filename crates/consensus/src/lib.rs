@@ -20,9 +20,11 @@
 
 mod cache;
 mod group;
+mod steps;
 mod voters;
 mod wire;
 
 pub use group::{Committed, Group, Progress, Role, Settings, Start, StepRefused, Turn};
+pub use steps::{Step, Verbosity};
 pub use voters::{Change, Voters};
 pub use wire::Message;

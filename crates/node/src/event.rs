@@ -203,10 +203,26 @@ pub enum Effect {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    LeaderChanged { group: GroupId, term: Term, leader: Option<String>, me: bool },
+    /// By name, so it comes when the name is known.
+    LeaderChanged {
+        group: GroupId,
+        term: Term,
+        leader: String,
+        me: bool,
+    },
     MemberChanged(String),
-    SnapshotInstalled { group: GroupId, position: Position },
+    SnapshotInstalled {
+        group: GroupId,
+        position: Position,
+    },
     Trouble(String),
+    /// The end of a trouble that lasted.
+    Mended(String),
+    /// What `raft` says of itself, if [`crate::Settings::verbosity`] wants it.
+    Step {
+        group: GroupId,
+        step: consensus::Step,
+    },
 }
 
 /// How the node at a peer address introduces itself.

@@ -7,7 +7,7 @@
 //! A write's way: [`Request::Write`] gets a number of this node's session (`writes`), is proposed here or forwarded to
 //! the leader, is written to the log on a majority, committed, applied (`replica`), and answered by the node that was
 //! asked. A read's way: `reads`, or that of a write if it is a strong one. Membership: `admin` and [`membership`]. Checkpoints and their transfer:
-//! `snapshots`.
+//! `snapshots`. What a person should know when nothing works: `watch`.
 //!
 //! Not handled: more than one group. The node holds groups in the plural and writes one log for all of them, but only
 //! the first exists until keys are spread over shards.
@@ -19,13 +19,15 @@ mod message;
 mod reads;
 mod replica;
 mod snapshots;
+mod watch;
 mod writes;
 
+pub use consensus::{Step, Verbosity};
 pub use event::*;
 pub use message::{Admin, Message};
 
 use admin::AdminDesk;
-use base::{ClusterId, FIRST_GROUP, GroupId, NodeId, Position};
+use base::{ClusterId, FIRST_GROUP, GroupId, NodeId, Position, Term};
 use membership::{Configuration, Member};
 use replica::Replica;
 use std::collections::{BTreeMap, VecDeque};
@@ -57,6 +59,8 @@ pub struct Settings {
     pub checkpoint_after_bytes: u64,
     /// How much of the log stays in memory for followers; one that is further behind gets a snapshot.
     pub log_cache_bytes: usize,
+    /// How much of Raft's own steps is told, as [`Notice::Step`].
+    pub verbosity: Verbosity,
 }
 
 impl Default for Settings {
@@ -71,6 +75,7 @@ impl Default for Settings {
             heartbeat_ticks: 2,
             checkpoint_after_bytes: 48 * 1024 * 1024,
             log_cache_bytes: 12 * 1024 * 1024,
+            verbosity: Verbosity::Silent,
         }
     }
 }
@@ -94,6 +99,8 @@ pub struct Node {
     next_write: WriteId,
     writing: VecDeque<Writing>,
     status: Arc<Status>,
+    /// The leader and the term that were told last.
+    announced: (NodeId, Term),
     removed: Option<String>,
     drain: Drain,
     disk_is_slow: bool,
@@ -136,6 +143,7 @@ impl Node {
             next_write: 1,
             writing: VecDeque::new(),
             status: Arc::new(Status::default()),
+            announced: (0, 0),
             removed: None,
             drain: Drain::No,
             disk_is_slow: false,
@@ -191,11 +199,9 @@ impl Node {
     pub fn turn(&mut self) -> Vec<Effect> {
         let mut write = LogWrite::default();
         let mut numbers = Vec::new();
-        let mut leader_changed = false;
         for (&id, replica) in &mut self.replicas {
-            let end = replica.turn(self.now, &mut self.effects, &mut self.replies, &mut write, &mut self.notices);
-            leader_changed |= end.leader_changed;
-            numbers.extend(end.number.map(|number| (id, number)));
+            let number = replica.turn(self.now, &mut self.effects, &mut self.replies, &mut write, &mut self.notices);
+            numbers.extend(number.map(|number| (id, number)));
         }
         if let Some(r) = self.replicas.get_mut(&FIRST_GROUP) {
             self.admin.turn(&mut r.group, &r.configuration, self.now, &mut self.effects, &mut self.replies);
@@ -213,7 +219,7 @@ impl Node {
                     .to_owned(),
             );
         }
-        self.publish_status(leader_changed);
+        self.publish_status();
         self.go_on_draining();
         if self.disk_hangs() {
             self.effects.retain(|effect| !matches!(effect, Effect::Send { message: Message::Raft { .. }, .. }));
@@ -238,7 +244,7 @@ impl Node {
         let silent = self.disk_hangs();
         for replica in self.replicas.values_mut() {
             replica.writes.set_wall_clock(unix_ms);
-            replica.tick(self.now, silent, &mut self.effects, &mut self.replies);
+            replica.tick(self.now, silent, &mut self.effects, &mut self.replies, &mut self.notices);
         }
         let why = self.replicas.get(&FIRST_GROUP).map_or(String::new(), Replica::why_nothing_happens);
         self.admin.expire(self.now, &why, &mut self.replies);
@@ -314,7 +320,7 @@ impl Node {
         }
     }
 
-    fn publish_status(&mut self, leader_changed: bool) {
+    fn publish_status(&mut self) {
         let Some(replica) = self.replicas.get(&FIRST_GROUP) else { return };
         let role = match replica.group.role() {
             consensus::Role::Leader => Role::Leader,
@@ -323,12 +329,14 @@ impl Node {
             consensus::Role::Follower => Role::Learner,
         };
         let (leader, term) = (replica.group.leader(), replica.group.term());
-        let old = &self.status;
-        if leader_changed && leader.is_some() && (old.leader, old.term) != (leader, term) {
-            let name = leader.and_then(|id| replica.configuration.members.get(&id)).map(|m| m.name.clone());
-            let me = leader == Some(self.settings.node);
-            self.notices.push(Notice::LeaderChanged { group: FIRST_GROUP, term, leader: name, me });
+        if let Some(id) = leader.filter(|&id| self.announced != (id, term))
+            && let Some(member) = replica.configuration.members.get(&id)
+        {
+            self.announced = (id, term);
+            let (leader, me) = (member.name.clone(), id == self.settings.node);
+            self.notices.push(Notice::LeaderChanged { group: FIRST_GROUP, term, leader, me });
         }
+        let old = &self.status;
         let same = old.role == role
             && (old.leader, old.term) == (leader, term)
             && Arc::ptr_eq(&old.configuration, &replica.configuration)

@@ -4,6 +4,7 @@ use base::codec::{Malformed, Reader, Writer};
 use base::{Incarnation, NodeId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// One member, voter or learner.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +79,13 @@ impl Configuration {
         let voters = consensus::Voters::decode(&mut r)?;
         r.finish()?;
         Ok(Configuration { members, voters, next_id })
+    }
+}
+
+/// For people.
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.name, self.address)
     }
 }
 

@@ -5,6 +5,7 @@ use crate::membership::{Configuration, MemberChange};
 use crate::message::Message;
 use crate::reads::Reads;
 use crate::snapshots::Snapshots;
+use crate::watch::Watch;
 use crate::writes::{self, Writes};
 use crate::{Settings, admin};
 use base::rng::hash;
@@ -25,6 +26,7 @@ pub(crate) struct Replica {
     pub(crate) writes: Writes,
     pub(crate) reads: Reads,
     pub(crate) snapshots: Snapshots,
+    watch: Watch,
     settings: Arc<Settings>,
     /// A loaded checkpoint whose snapshot message was stepped.
     arrived: Option<Box<kv::Store>>,
@@ -93,6 +95,7 @@ impl Replica {
             seed: settings.seed,
             election_ticks: settings.election_ticks as usize,
             heartbeat_ticks: settings.heartbeat_ticks as usize,
+            verbosity: settings.verbosity,
             ..consensus::Settings::default()
         };
         let log_bytes = entries.iter().filter(|e| e.position.index > applied.index).map(|e| e.data.len() as u64).sum();
@@ -113,6 +116,7 @@ impl Replica {
             writes: Writes::new(settings.node, settings.boot),
             reads: Reads::new(settings.node, settings.boot, id),
             snapshots,
+            watch: Watch::new(settings.node, settings.election_ticks),
             settings,
             arrived: None,
             forwarded: Vec::new(),
@@ -137,10 +141,12 @@ impl Replica {
         silent: bool,
         effects: &mut Vec<Effect>,
         replies: &mut Vec<(Ticket, Outcome)>,
+        notices: &mut Vec<Notice>,
     ) {
         if !silent {
             self.group.tick();
         }
+        notices.extend(self.watch.look(now, &self.group, &self.configuration));
         if self.campaign_at.is_some_and(|at| at <= now) {
             self.campaign_at = None;
             self.group.campaign();
@@ -162,7 +168,7 @@ impl Replica {
                 "this node leads, but a majority of the voters does not answer".to_owned()
             }
             Some(leader) => match self.configuration.members.get(&leader) {
-                Some(member) => format!("the leader is {} at {}", member.name, member.address),
+                Some(member) => format!("the leader is {member}"),
                 None => "the leader is not reachable".to_owned(),
             },
         }
@@ -176,6 +182,7 @@ impl Replica {
         effects: &mut Vec<Effect>,
         trouble: &mut Vec<Notice>,
     ) {
+        self.watch.heard(from, now);
         match message {
             Message::Raft { message, .. } => self.step(from, message, trouble),
             Message::Forward { commands, .. } => {
@@ -264,7 +271,8 @@ impl Replica {
         self.snapshots.written(result, &mut self.group)
     }
 
-    /// One turn: everything that came in since the last one goes out together.
+    /// One turn: everything that came in since the last one goes out together. Returns the newest of the group's turns
+    /// whose write is in the log write.
     pub(crate) fn turn(
         &mut self,
         now: u64,
@@ -272,15 +280,15 @@ impl Replica {
         replies: &mut Vec<(Ticket, Outcome)>,
         write: &mut LogWrite,
         notices: &mut Vec<Notice>,
-    ) -> TurnEnd {
-        let mut end = TurnEnd::default();
+    ) -> Option<u64> {
+        let mut newest = None;
         write.groups.extend(self.first_write.take());
-        self.notice_leader_change(&mut end);
+        self.notice_leader_change();
         self.send_writes(now, effects);
         self.reads.start(&mut self.group, now, effects);
         while let Some(mut turn) = self.group.advance() {
             if turn.write.is_some() {
-                end.number = Some(turn.number);
+                newest = Some(turn.number);
             }
             write.groups.extend(turn.write.take());
             if let Some(position) = turn.snapshot {
@@ -295,7 +303,7 @@ impl Replica {
             if self.is_removed() {
                 break;
             }
-            self.notice_leader_change(&mut end);
+            self.notice_leader_change();
             // What became possible: a read round, or the writes that waited for the session.
             self.send_writes(now, effects);
             self.reads.start(&mut self.group, now, effects);
@@ -318,21 +326,21 @@ impl Replica {
             self.published = (applied, known_commit);
             effects.push(Effect::PublishView { group: self.id, view: self.store.view(), known_commit });
         }
-        end
+        notices.extend(self.group.take_steps().into_iter().map(|step| Notice::Step { group: self.id, step }));
+        newest
     }
 
     pub(crate) fn is_removed(&self) -> bool {
         self.configuration.was_removed(self.me)
     }
 
-    fn notice_leader_change(&mut self, end: &mut TurnEnd) {
+    fn notice_leader_change(&mut self) {
         let sees = (self.group.leader(), self.group.term());
         if sees != self.saw {
             self.saw = sees;
             self.reads.restart();
             self.writes.resend_all();
             self.forwarded.clear();
-            end.leader_changed = true;
         }
     }
 
@@ -424,8 +432,7 @@ impl Replica {
                 configuration.set_voters(voters);
                 for (id, member) in &self.configuration.members {
                     if !configuration.members.contains_key(id) {
-                        notices
-                            .push(Notice::MemberChanged(format!("{} at {} was replaced", member.name, member.address)));
+                        notices.push(Notice::MemberChanged(format!("{member} was replaced")));
                     }
                 }
                 self.configure(position, configuration);
@@ -494,18 +501,10 @@ impl Replica {
     }
 }
 
-/// What the node must know of a replica's turn.
-#[derive(Debug, Default)]
-pub(crate) struct TurnEnd {
-    /// The newest of the group's turns whose write is in the log write.
-    pub(crate) number: Option<u64>,
-    pub(crate) leader_changed: bool,
-}
-
 fn describe(change: &MemberChange, before: &Configuration) -> String {
     let name = |id: &NodeId| before.members.get(id).map_or_else(|| format!("node {id}"), |m| m.name.clone());
     match change {
-        MemberChange::AddLearner { member, .. } => format!("{} at {} is catching up", member.name, member.address),
+        MemberChange::AddLearner { member, .. } => format!("{member} is catching up"),
         MemberChange::Promote { id, replaces: None } => format!("{} votes now", name(id)),
         MemberChange::Promote { id, replaces: Some(_) } => {
             format!("{} votes now, in the place of an older member", name(id))

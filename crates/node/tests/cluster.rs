@@ -5,7 +5,7 @@
 mod world;
 
 use kv::Operation;
-use node::{Failure, Outcome, ReadLevel, Request, Role};
+use node::{Failure, Notice, Outcome, ReadLevel, Request, Role};
 use world::World;
 
 fn put(key: &str, value: &str) -> Request {
@@ -197,6 +197,72 @@ fn a_follower_that_is_behind_knows_it() {
     world.lose_nothing();
     world.run(50);
     assert_eq!(world.shown("c"), world.shown("a"));
+}
+
+/// Two nodes, and one is killed: whichever stays tells why nothing works, once, and that it works again, once.
+#[test]
+fn a_lost_majority_is_told_once_and_so_is_its_return() {
+    let told = |world: &mut World, name| -> Vec<String> {
+        let text = |notice| match notice {
+            Notice::Trouble(text) | Notice::Mended(text) => Some(text),
+            _ => None,
+        };
+        world.take_notices(name).into_iter().filter_map(text).collect()
+    };
+    for (victim, stays, words) in [
+        (
+            "b",
+            "a",
+            "this node leads no longer, for no majority of the voters answers it: it hears 1 of 2 voters, itself \
+             included, and nothing of b at b:1; until a majority is back, writes and linearizable reads wait, and fail \
+             at their time limit",
+        ),
+        (
+            "a",
+            "b",
+            "no leader is known for 2.4 s: this node hears 1 of 2 voters, itself included, and nothing of a at a:1; \
+             until a majority is back, writes and linearizable reads wait, and fail at their time limit",
+        ),
+    ] {
+        let mut world = cluster_of(&["a", "b"]);
+        assert_eq!(world.leader(), "a");
+        world.run(10);
+        assert_eq!(told(&mut world, stays), [] as [&str; 0]);
+        world.kill(victim);
+        world.run(200);
+        assert_eq!(told(&mut world, stays), [words]);
+        world.restart(victim);
+        world.run(200);
+        assert_eq!(world.take_notices(stays).iter().filter(|n| matches!(n, Notice::Mended(_))).count(), 1);
+        assert_eq!(told(&mut world, victim), [] as [&str; 0]);
+    }
+}
+
+#[test]
+fn voters_that_are_heard_are_not_called_silent() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    world.take_notices("b");
+    world.kill("a");
+    world.lose("vote-response");
+    world.run(60);
+    let trouble = world.take_notices("b").into_iter().find(|notice| matches!(notice, Notice::Trouble(_)));
+    let words = "no leader was elected for 2.4 s, though this node hears 2 of 3 voters, itself included, and nothing of \
+                 a at a:1; until one is, writes and linearizable reads wait, and fail at their time limit";
+    assert_eq!(trouble, Some(Notice::Trouble(words.into())));
+}
+
+/// A new node hears of its leader before it learns anybody's name.
+#[test]
+fn every_node_tells_who_leads_once_it_knows_the_name() {
+    let mut world = cluster_of(&["a", "b"]);
+    for name in ["a", "b"] {
+        let leads = |notice| match notice {
+            Notice::LeaderChanged { leader, me, .. } => Some((leader, me)),
+            _ => None,
+        };
+        let told: Vec<(String, bool)> = world.take_notices(name).into_iter().filter_map(leads).collect();
+        assert_eq!(told, [("a".to_owned(), name == "a")], "{name}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::handle::{Handle, Phase, unix_ms};
 use crate::inbox::Input;
 use crate::peer::Peers;
 use base::NodeId;
-use node::{Effect, Event, Message, Node, Notice, Outcome, Request, Status, TICKS_PER_SECOND, Ticket};
+use node::{Effect, Event, Message, Node, Notice, Outcome, Request, Status, TICKS_PER_SECOND, Ticket, Verbosity};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -183,16 +183,16 @@ impl Running {
 
 fn tell(notice: &Notice) {
     match notice {
-        Notice::LeaderChanged { term, leader: Some(_), me: true, .. } => {
-            tracing::info!("this node leads in term {term}")
-        }
-        Notice::LeaderChanged { term, leader: Some(leader), .. } => tracing::info!("{leader} leads in term {term}"),
-        Notice::LeaderChanged { term, leader: None, .. } => tracing::debug!("no leader in term {term}"),
+        Notice::LeaderChanged { term, me: true, .. } => tracing::info!("this node leads in term {term}"),
+        Notice::LeaderChanged { term, leader, .. } => tracing::info!("{leader} leads in term {term}"),
         Notice::MemberChanged(what) => tracing::debug!("{what}"),
         Notice::SnapshotInstalled { position, .. } => {
             tracing::debug!("caught up by a snapshot at index {}", position.index);
         }
         Notice::Trouble(what) => tracing::warn!("{what}"),
+        Notice::Mended(what) => tracing::info!("{what}"),
+        Notice::Step { step, .. } if step.level == Verbosity::Details => tracing::trace!("raft: {}", step.text),
+        Notice::Step { step, .. } => tracing::debug!("raft: {}", step.text),
     }
 }
 

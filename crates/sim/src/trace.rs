@@ -23,6 +23,11 @@ impl Trace {
         for &number in numbers {
             self.digest = hash(&[self.digest, number]);
         }
+        self.line(at, host, line);
+    }
+
+    /// For people only.
+    pub fn line(&mut self, at: Micros, host: Option<HostNumber>, line: impl FnOnce() -> String) {
         if let Some(lines) = &mut self.lines {
             let host = host.map_or_else(|| "--".to_owned(), |host| format!("h{host}"));
             let line = line();

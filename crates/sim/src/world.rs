@@ -18,7 +18,10 @@ use base::codec::Writer;
 use base::rng::{Rng, hash};
 use base::{ClusterId, Incarnation, NodeId};
 use kv::{Command, RequestId};
-use node::{Effect, Event, Greeting, Message, Node, Notice, Outcome, Request, Role, Status, TICKS_PER_SECOND, WriteId};
+use node::{
+    Effect, Event, Greeting, Message, Node, Notice, Outcome, Request, Role, Status, TICKS_PER_SECOND, Verbosity,
+    WriteId,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -262,6 +265,7 @@ impl World {
             seed,
             checkpoint_after_bytes: self.settings.checkpoint_after_bytes,
             log_cache_bytes: self.settings.log_cache_bytes,
+            verbosity: if self.settings.with_lines { Verbosity::Steps } else { Verbosity::Silent },
             ..node::Settings::default()
         };
         self.checks.recovered(host, opened.store.applied(), opened.group.as_ref());
@@ -682,6 +686,9 @@ impl World {
             Effect::BeginIncoming { from, info } => self.job(host, Job::BeginIncoming { from, info }),
             Effect::StoreChunk { info, offset, bytes } => self.job(host, Job::StoreChunk { info, offset, bytes }),
             Effect::FinishIncoming { info } => self.job(host, Job::FinishIncoming { info }),
+            Effect::Notice(Notice::Step { step, .. }) => {
+                self.trace.line(now, Some(host), || format!("raft: {}", step.text));
+            }
             Effect::Notice(notice) => {
                 if let Notice::SnapshotInstalled { .. } = notice {
                     self.totals.snapshots_installed += 1;
@@ -989,8 +996,9 @@ fn told(from: NodeId, message: &Message) -> String {
 
 fn describe(notice: &Notice) -> String {
     match notice {
-        Notice::LeaderChanged { term, leader, .. } => format!("{leader:?} leads in term {term}"),
-        Notice::MemberChanged(what) | Notice::Trouble(what) => what.clone(),
+        Notice::LeaderChanged { term, leader, .. } => format!("{leader} leads in term {term}"),
+        Notice::MemberChanged(what) | Notice::Trouble(what) | Notice::Mended(what) => what.clone(),
+        Notice::Step { step, .. } => step.text.clone(),
         Notice::SnapshotInstalled { position, .. } => format!("installed the snapshot at {}", position.index),
     }
 }

@@ -39,7 +39,7 @@ struct Host {
     view: Option<kv::View>,
     known_commit: u64,
     status: Arc<Status>,
-    snapshots: usize,
+    notices: Vec<Notice>,
     drained: bool,
     disk_hangs: bool,
 }
@@ -81,7 +81,7 @@ impl World {
             view: None,
             known_commit: 0,
             status: Arc::default(),
-            snapshots: 0,
+            notices: Vec::new(),
             drained: false,
             disk_hangs: false,
         };
@@ -225,7 +225,12 @@ impl World {
     }
 
     pub fn snapshots_installed(&self, name: &str) -> usize {
-        self.hosts[name].snapshots
+        self.hosts[name].notices.iter().filter(|n| matches!(n, Notice::SnapshotInstalled { .. })).count()
+    }
+
+    /// What the node told since this was last asked.
+    pub fn take_notices(&mut self, name: &str) -> Vec<Notice> {
+        std::mem::take(&mut self.hosts.get_mut(name).unwrap().notices)
     }
 
     pub fn status(&self, name: &str) -> Arc<Status> {
@@ -326,8 +331,8 @@ impl World {
                 host.keep((info.clone(), bytes));
                 answer = Some(Event::Installed { info, result: Ok(Box::new(store)) });
             }
-            Effect::Notice(Notice::SnapshotInstalled { .. }) => host.snapshots += 1,
-            Effect::Notice(_) | Effect::Removed { .. } => {}
+            Effect::Notice(notice) => host.notices.push(notice),
+            Effect::Removed { .. } => {}
             Effect::Drained => host.drained = true,
         }
         self.events.extend(answer.map(|event| (name.to_owned(), event)));
