@@ -8,11 +8,11 @@
 
 use super::answer::{Answer, Form, Refusal, header_text};
 use super::cluster::Cluster;
-use super::{Level, Service, admin, hraftd, raft_kv, raftd};
+use super::{Level, Service, admin, distributor, hraftd, raft_kv, raftd};
 use crate::handle::Handle;
 use hyper::body::Incoming;
-use hyper::header::{HOST, HeaderName, HeaderValue};
-use hyper::{Request, StatusCode, Version};
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{Request, StatusCode};
 use kv::Operation;
 use node::{Outcome, Role};
 use std::fmt;
@@ -48,11 +48,12 @@ pub enum Dialect {
     Hraftd,
     Raftd,
     RaftKv,
+    Distributor,
 }
 
 impl Dialect {
-    pub const ALL: [Dialect; 3] = [Dialect::Hraftd, Dialect::Raftd, Dialect::RaftKv];
-    pub const NAMES: &str = "hraftd, raftd or raft-kv";
+    pub const ALL: [Dialect; 4] = [Dialect::Hraftd, Dialect::Raftd, Dialect::RaftKv, Dialect::Distributor];
+    pub const NAMES: &str = "hraftd, raftd, raft-kv or distributor";
 
     /// What there is to ask for, in the words of an error.
     fn paths(self) -> &'static str {
@@ -60,6 +61,7 @@ impl Dialect {
             Dialect::Hraftd => "/key, /key/NAME",
             Dialect::Raftd => "/db/NAME",
             Dialect::RaftKv => "/keys/NAME/, /cluster/join/",
+            Dialect::Distributor => "/set, /get/NAME, /delete/NAME",
         }
     }
 }
@@ -79,6 +81,7 @@ impl fmt::Display for Dialect {
             Dialect::Hraftd => "hraftd",
             Dialect::Raftd => "raftd",
             Dialect::RaftKv => "raft-kv",
+            Dialect::Distributor => "distributor",
         })
     }
 }
@@ -113,14 +116,12 @@ pub struct Member<C = Handle> {
 
 impl<C: Cluster> Service for Member<C> {
     async fn answer(&self, request: &mut Request<Incoming>, peer: SocketAddr) -> Result<Answer, Refusal> {
-        if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
-            return Err(Refusal::invalid("an HTTP/1.1 request must have a Host header; add one and send it again"));
-        }
         for dialect in &self.settings.dialects {
             let answer = match dialect {
                 Dialect::Hraftd => self.speak::<hraftd::Call>(request, peer).await,
                 Dialect::Raftd => self.speak::<raftd::Call>(request, peer).await,
                 Dialect::RaftKv => self.speak::<raft_kv::Call>(request, peer).await,
+                Dialect::Distributor => self.speak::<distributor::Call>(request, peer).await,
             };
             if let Some(answer) = answer {
                 return answer;

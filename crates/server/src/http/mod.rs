@@ -9,7 +9,7 @@
 //! What answers is a [`Service`]: a [`Member`] of a cluster, or whoever else has a use for these connections. A request
 //! is parsed once, at the edge, into a dialect's own call; the call asks the [`Cluster`] in the node's terms, and the
 //! outcome becomes an [`Answer`]. Nothing of HTTP or JSON travels further in. One module is one dialect: [`hraftd`],
-//! [`raftd`], [`raft_kv`]. Another one is another module and another line in [`member`].
+//! [`raftd`], [`raft_kv`], [`distributor`]. Another one is another module and another line in [`member`].
 //!
 //! Not handled: TLS, compression, HTTP/2, and a limit on the number of connections, which is the listener's affair.
 
@@ -17,6 +17,7 @@ mod admin;
 pub mod answer;
 pub mod body;
 mod cluster;
+pub mod distributor;
 mod hraftd;
 mod idempotency;
 mod json;
@@ -33,12 +34,13 @@ mod tests;
 pub use answer::{Answer, Refusal};
 pub use cluster::Cluster;
 pub use member::{Dialect, Member, Settings};
-pub use read::Level;
+pub use read::{Level, Wish};
 
 use hyper::body::{Body, Incoming};
+use hyper::header::HOST;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, StatusCode};
+use hyper::{Request, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -183,7 +185,11 @@ async fn answer<S: Service>(
     service: &S,
     activity: &Activity,
 ) -> Answer {
-    let outcome = service.answer(&mut request, peer).await;
+    let outcome = if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
+        Err(Refusal::invalid("an HTTP/1.1 request must have a Host header; add one and send it again"))
+    } else {
+        service.answer(&mut request, peer).await
+    };
     if !request.body().is_end_stream() {
         activity.leave_input();
     }

@@ -3,6 +3,7 @@
 
 mod admin;
 mod connections;
+mod distributor;
 mod hraftd;
 mod raft_kv;
 mod raftd;

@@ -42,6 +42,16 @@ fn words(dialect: Dialect) -> Words {
             read: |key| request("GET", &format!("/keys/{}/", escaped(key)), &[], b""),
             value: |_, answer| text(&answer.json()["value"]),
         },
+        Dialect::Distributor => Words {
+            json_keys: true,
+            json_values: true,
+            write: |key, value| {
+                let body = [&br#"{"clave":"#[..], &quoted(key), br#","valor":"#, &quoted(value), b"}"].concat();
+                request("POST", "/set", &[], &body)
+            },
+            read: |key| request("GET", &format!("/get?key={}", escaped(key)), &[], b""),
+            value: |_, answer| text(&answer.json()["value"]),
+        },
     }
 }
 
