@@ -27,5 +27,6 @@ mod worker;
 pub use config::{Begin, Config, Join, Name, Persistence, Words};
 pub use handle::{Handle, Identity, Phase};
 pub use leader::Leader;
+pub use listen::HttpPort;
 pub use logs::init_logs;
 pub use start::{End, Server, StartError, runtime};

@@ -4,10 +4,11 @@
 //!
 //! Not handled: limits per client; all clients together have one.
 
-use crate::address;
-use crate::http;
+use crate::address::{self, Address};
+use crate::http::{self, Front, Service};
 use crate::peer::{Peers, frame};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -40,36 +41,13 @@ impl Reception {
         self: Arc<Reception>,
         listener: TcpListener,
         carries: Carries,
-        closing: watch::Receiver<bool>,
+        mut closing: watch::Receiver<bool>,
     ) {
-        let mut connections = JoinSet::new();
-        let mut closed = closing.clone();
-        let mut closed = std::pin::pin!(closed.wait_for(|closing| *closing));
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                Some(_) = connections.join_next() => continue,
-                _ = &mut closed => break,
-            };
-            match accepted {
-                // Beyond the limit it is better to close at once than to keep someone waiting without an end.
-                Ok((stream, from)) if connections.len() < MAX_CONNECTIONS => {
-                    connections.spawn(self.clone().route(stream, from, carries));
-                }
-                Ok((_, from)) => tracing::debug!(%from, "too many connections"),
-                Err(error) => {
-                    // Mostly too many open files: some of them will be closed soon.
-                    tracing::debug!(%error, "can't accept a connection");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-        drop(listener);
-        while connections.join_next().await.is_some() {}
+        let closed = async { drop(closing.wait_for(|closing| *closing).await) };
+        accept(listener, MAX_CONNECTIONS, closed, |stream, from| self.clone().route(stream, from, carries)).await;
     }
 
     async fn route(self: Arc<Reception>, stream: TcpStream, from: SocketAddr, carries: Carries) {
-        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
         let is_peer = match carries {
             Carries::Http => false,
             Carries::Peers => true,
@@ -92,6 +70,78 @@ impl Reception {
             http::serve(stream, from, self.http.clone()).await;
         }
     }
+}
+
+/// A port that carries HTTP and nothing else, for a program that is no node.
+pub struct HttpPort {
+    listener: TcpListener,
+    url: String,
+}
+
+impl HttpPort {
+    /// `given` may lack the host, which is all interfaces then. An error is a sentence for a person.
+    pub async fn open(given: &str) -> Result<HttpPort, String> {
+        let address = Address::parse(given)?;
+        let wrong = |error| format!("can't listen at {given}: {error}; choose another address or port");
+        let listener = address.bind().await.map_err(wrong)?;
+        let port = listener.local_addr().map_err(wrong)?.port();
+        Ok(HttpPort { listener, url: format!("http://{}", address.with_port(port)) })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Serves until `closed`, then lets every connection answer the request that it has in hand.
+    pub async fn serve<S: Service>(self, service: S, closed: impl Future<Output = ()>) {
+        let front = Arc::new(Front::new(service));
+        let closed = async {
+            closed.await;
+            front.close();
+        };
+        accept(self.listener, MAX_HTTP_CONNECTIONS, closed, |stream, from| {
+            let front = front.clone();
+            async move {
+                if address::tune(&stream).is_ok() {
+                    http::serve(stream, from, front).await;
+                }
+            }
+        })
+        .await;
+    }
+}
+
+/// Accepts until `closed`, then waits for the connections to end; dropping it ends them at once.
+async fn accept<C: Future<Output = ()> + Send + 'static>(
+    listener: TcpListener,
+    limit: usize,
+    closed: impl Future<Output = ()>,
+    serve: impl Fn(TcpStream, SocketAddr) -> C,
+) {
+    let mut connections = JoinSet::new();
+    let mut closed = pin!(closed);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+            () = &mut closed => break,
+        };
+        match accepted {
+            // Beyond the limit it is better to close at once than to keep someone waiting without an end.
+            Ok((stream, from)) if connections.len() < limit => {
+                let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+                connections.spawn(serve(stream, from));
+            }
+            Ok((_, from)) => tracing::debug!(%from, "too many connections"),
+            Err(error) => {
+                // Mostly too many open files: some of them will be closed soon.
+                tracing::debug!(%error, "can't accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
 }
 
 const MAX_CONNECTIONS: usize = 10_000;
