@@ -82,7 +82,7 @@ fn perform(folder: &Folder, handle: &Handle, arriving: &mut Arriving, job: Job) 
         Job::MakeSpare { job, back } => {
             match job.run() {
                 Ok(spare) => back.hand_back(spare),
-                Err(error) => tracing::debug!(%error, "no spare segment for the log"),
+                Err(error) => tracing::debug!("no spare segment for the log: {error}"),
             }
             return None;
         }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// What a port carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Reception {
             return self.peers.clone().accept(stream, from).await;
         }
         let Ok(_permit) = self.http_connections.try_acquire() else {
-            tracing::debug!(%from, "too many HTTP connections");
+            tracing::debug!("{from} is not served: too many HTTP connections are open");
             return;
         };
         if address::tune(&stream).is_ok() {
@@ -119,6 +119,7 @@ async fn accept<C: Future<Output = ()> + Send + 'static>(
     serve: impl Fn(TcpStream, SocketAddr) -> C,
 ) {
     let mut connections = JoinSet::new();
+    let mut told: Option<Instant> = None;
     let mut closed = pin!(closed);
     loop {
         let accepted = tokio::select! {
@@ -132,10 +133,13 @@ async fn accept<C: Future<Output = ()> + Send + 'static>(
                 let from = SocketAddr::new(from.ip().to_canonical(), from.port());
                 connections.spawn(serve(stream, from));
             }
-            Ok((_, from)) => tracing::debug!(%from, "too many connections"),
+            Ok((_, from)) => tracing::debug!("{from} is not served: too many connections are open"),
             Err(error) => {
                 // Mostly too many open files: some of them will be closed soon.
-                tracing::debug!(%error, "can't accept a connection");
+                if told.is_none_or(|told| told.elapsed() > TELL_AGAIN) {
+                    tracing::warn!("can't accept connections: {error}; trying again");
+                    told = Some(Instant::now());
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -147,5 +151,6 @@ async fn accept<C: Future<Output = ()> + Send + 'static>(
 const MAX_CONNECTIONS: usize = 10_000;
 /// The rest is for peers.
 const MAX_HTTP_CONNECTIONS: usize = 9_000;
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const FIRST_BYTE_LIMIT: Duration = Duration::from_secs(30);

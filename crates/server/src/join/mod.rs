@@ -108,6 +108,7 @@ impl Newcomer {
     async fn ask_until_answered(&self, join: &Join) -> Result<(), String> {
         let handle = &self.rising.handle;
         let mut patience = Patience::new(join.persistence);
+        tracing::debug!("asking {} to let this node join its cluster", join.member);
         loop {
             let me = handle.identity();
             let may_give_up = || join.persistence == Persistence::UntilRefused && handle.phase() == Phase::Joining;
@@ -133,6 +134,7 @@ impl Newcomer {
         let Some(Admission { cluster, id, done }) = admissions.recv().await else {
             return Err("nobody can let this node in any more".into());
         };
+        tracing::debug!("let in by a cluster as its member {id}");
         let rising = self.rising.clone();
         let runs = blocking(move || rising.become_member(cluster, id).and_then(|()| rising.run_node()));
         let runs = runs.await.and_then(|runs| runs).map_err(|error| error.to_string());

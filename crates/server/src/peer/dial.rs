@@ -26,6 +26,8 @@ pub struct Target {
     pub cluster: ClusterId,
     pub me: NodeId,
     pub id: NodeId,
+    /// For people.
+    pub name: String,
     pub incarnation: Incarnation,
     /// Tried in turn.
     pub addresses: Vec<String>,
@@ -37,33 +39,41 @@ pub async fn keep_connected(handle: Handle, outgoing: Arc<Outgoing>) {
     let mut rng = Rng::new(base::rng::hash(&[handle.identity().incarnation.0, first.id]));
     let mut pause = FIRST_PAUSE;
     let mut attempt = 0;
-    let mut last_refusal = String::new();
+    let mut troubles = Troubles::default();
     loop {
         let target = outgoing.target();
         let address = &target.addresses[attempt % target.addresses.len()];
+        let peer = format!("{} at {address}", target.name);
         attempt += 1;
         match introduce(&handle, &target, address).await {
             Ok((stream, Answer::Welcome(url))) => {
                 handle.shared().leadership.set_url(target.id, &url);
                 (pause, attempt) = (FIRST_PAUSE, attempt - 1);
-                last_refusal.clear();
+                troubles = Troubles::default();
+                tracing::debug!("connected to {peer}");
                 let why = send(&handle, &outgoing, target.id, stream).await;
-                tracing::debug!(peer = target.id, address, %why, "connection to a peer ended");
+                // Meanwhile its name may be known, or another one.
+                tracing::debug!("lost {} at {address}: {why}", outgoing.target().name);
             }
             Ok((_, Answer::Removed(reason))) => {
-                tracing::debug!(peer = target.id, reason, "told that this node was removed");
+                tracing::debug!("{peer} says: {reason}");
                 handle.shared().inbox.event(Event::ToldRemoved { by: target.id });
                 pause = LAST_PAUSE;
             }
             Ok((_, Answer::Refused(reason))) => {
-                if reason != last_refusal {
-                    tracing::warn!(peer = target.id, address, "refused: {reason}");
-                    last_refusal = reason;
+                let trouble = format!("{peer} refuses this node: {reason}");
+                if troubles.is_new(&trouble) {
+                    tracing::warn!("{trouble}");
                 }
                 pause = LAST_PAUSE;
             }
             Ok((_, Answer::Greeting(_))) => pause = LAST_PAUSE,
-            Err(error) => tracing::debug!(peer = target.id, address, %error, "can't reach a peer"),
+            Err(error) => {
+                let trouble = format!("can't reach {peer}: {error}");
+                if troubles.is_new(&trouble) {
+                    tracing::debug!("{trouble}; trying until it is there");
+                }
+            }
         }
         let jitter = Duration::from_micros(rng.below(pause.as_micros() as u64));
         tokio::select! {
@@ -73,12 +83,30 @@ pub async fn keep_connected(handle: Handle, outgoing: Arc<Outgoing>) {
     }
 }
 
+/// What went wrong since the last connection, to tell each trouble once.
+#[derive(Default)]
+struct Troubles {
+    told: Vec<String>,
+}
+
+impl Troubles {
+    fn is_new(&mut self, trouble: &str) -> bool {
+        let is_new = self.told.iter().all(|told| told != trouble);
+        if is_new {
+            self.told.truncate(MAX_TROUBLES - 1);
+            self.told.insert(0, trouble.to_string());
+        }
+        is_new
+    }
+}
+
 async fn introduce(handle: &Handle, target: &Target, address: &str) -> Result<(TcpStream, Answer), Trouble> {
     let identity = handle.identity();
     let hello = Hello {
         cluster: target.cluster,
         from: target.me,
         from_incarnation: identity.incarnation,
+        from_name: identity.name.clone(),
         from_address: identity.address.clone(),
         from_url: identity.url.clone(),
         to: target.id,
@@ -156,4 +184,22 @@ async fn end_of(reading: &mut OwnedReadHalf) -> Trouble {
 
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// More than a peer's addresses and the ways to fail at one.
+const MAX_TROUBLES: usize = 16;
 const WRITE_BYTES: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_trouble_is_told_once_until_there_are_too_many() {
+        let mut troubles = Troubles::default();
+        assert_eq!(["a", "b", "a", "b"].map(|trouble| troubles.is_new(trouble)), [true, true, false, false]);
+        for number in 0..MAX_TROUBLES {
+            assert!(troubles.is_new(&number.to_string()));
+        }
+        assert!(troubles.is_new("a"));
+        assert_eq!(troubles.told.len(), MAX_TROUBLES);
+    }
+}

@@ -24,6 +24,8 @@ pub struct Hello {
     pub cluster: ClusterId,
     pub from: NodeId,
     pub from_incarnation: Incarnation,
+    /// What its user calls it.
+    pub from_name: String,
     /// Where the caller can be called back: a new node knows nobody's address.
     pub from_address: String,
     /// Where its clients reach it.
@@ -98,6 +100,7 @@ impl Call {
                 w.u128(hello.cluster.0);
                 w.u64(hello.from);
                 w.u64(hello.from_incarnation.0);
+                w.text(&hello.from_name);
                 w.text(&hello.from_address);
                 w.text(&hello.from_url);
                 w.u64(hello.to);
@@ -114,6 +117,7 @@ impl Call {
                 cluster: ClusterId(r.u128()?),
                 from: r.u64()?,
                 from_incarnation: Incarnation(r.u64()?),
+                from_name: r.text()?,
                 from_address: r.text()?,
                 from_url: r.text()?,
                 to: r.u64()?,
@@ -198,6 +202,7 @@ mod tests {
             cluster: OURS,
             from: 1,
             from_incarnation: Incarnation(10),
+            from_name: "a".into(),
             from_address: "localhost:1".into(),
             from_url: "http://localhost:3".into(),
             to: 2,

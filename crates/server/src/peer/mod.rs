@@ -74,6 +74,7 @@ struct Link {
 
 struct Caller {
     number: u64,
+    name: String,
     address: String,
     incarnation: Incarnation,
     /// The connection ends when this goes.
@@ -108,9 +109,15 @@ impl Peers {
 
     /// Serves one connection that came in, from its first byte.
     pub async fn accept(self: Arc<Peers>, mut stream: TcpStream, from: SocketAddr) {
-        match self.receive(&mut stream).await {
-            Ok(()) => {}
-            Err(error) => tracing::debug!(%from, %error, "peer connection closed"),
+        let mut buffer = BytesMut::with_capacity(READ_BYTES);
+        let introduced = timeout(HANDSHAKE_LIMIT, self.be_introduced(&mut stream, &mut buffer));
+        match introduced.await.unwrap_or(Err(Trouble::Silent)) {
+            Ok((Call::Hello(hello), Answer::Welcome(_))) => self.serve(&hello, &mut stream, &mut buffer).await,
+            Ok((Call::Hello(hello), Answer::Refused(reason))) => {
+                tracing::debug!("{} at {} is refused: {reason}", hello.from_name, hello.from_address);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!("a connection from {from} was closed: {error}"),
         }
     }
 
@@ -138,35 +145,34 @@ impl Peers {
         }
     }
 
-    async fn receive(self: &Arc<Peers>, stream: &mut TcpStream) -> Result<(), Trouble> {
+    async fn be_introduced(&self, stream: &mut TcpStream, buffer: &mut BytesMut) -> Result<(Call, Answer), Trouble> {
         address::tune(stream)?;
-        let mut buffer = BytesMut::with_capacity(READ_BYTES);
-        let welcomed = timeout(HANDSHAKE_LIMIT, async {
-            let payload = opening(stream, &mut buffer).await?;
-            let call = Call::decode(payload)?;
-            let answer = self.answer(&call).await;
-            let mut frames = Frames::default();
-            frames.push(|w| answer.encode(w));
-            stream.write_all(&opened(frames)).await?;
-            Ok::<_, Trouble>(match (call, answer) {
-                (Call::Hello(hello), Answer::Welcome(_)) => Some(hello),
-                (call, Answer::Refused(reason)) => {
-                    tracing::debug!(?call, reason, "peer refused");
-                    None
-                }
-                _ => None,
-            })
-        });
-        let Some(hello) = welcomed.await.map_err(|_| Trouble::Silent)?? else {
-            return Ok(());
-        };
-        let (number, hung_up) = self.caller_came(&hello);
+        let call = Call::decode(opening(stream, buffer).await?)?;
+        let answer = self.answer(&call).await;
+        let mut frames = Frames::default();
+        frames.push(|w| answer.encode(w));
+        stream.write_all(&opened(frames)).await?;
+        Ok((call, answer))
+    }
+
+    async fn serve(self: &Arc<Peers>, hello: &Hello, stream: &mut TcpStream, buffer: &mut BytesMut) {
+        let (number, hung_up) = self.caller_came(hello);
         let end = tokio::select! {
-            end = self.listen(stream, hello.from, &mut buffer) => end,
+            end = self.listen(stream, hello.from, buffer) => end,
             _ = hung_up => Ok(()),
         };
         self.caller_left(hello.from, number);
-        end
+        match end {
+            // The connection the other way ends as well, and that is told.
+            Ok(()) | Err(Trouble::Ended | Trouble::Stopped | Trouble::Socket(_)) => {}
+            Err(error) => {
+                tracing::debug!(
+                    "the connection from {} at {} was closed: {error}",
+                    hello.from_name,
+                    hello.from_address
+                );
+            }
+        }
     }
 
     async fn answer(&self, call: &Call) -> Answer {
@@ -225,6 +231,7 @@ impl Peers {
         book.next_caller += 1;
         let caller = Caller {
             number,
+            name: hello.from_name.clone(),
             address: hello.from_address.clone(),
             incarnation: hello.from_incarnation,
             _hang_up: hang_up,
@@ -277,10 +284,11 @@ impl Peers {
             let mut addresses: Vec<String> = Vec::new();
             addresses.extend(member.map(|member| member.address.clone()));
             addresses.extend(caller.map(|caller| caller.address.clone()).filter(|a| !addresses.contains(a)));
-            let Some(incarnation) = member.map(|m| m.incarnation).or(caller.map(|c| c.incarnation)) else {
+            let known = member.map(|m| (&m.name, m.incarnation)).or(caller.map(|c| (&c.name, c.incarnation)));
+            let Some((name, incarnation)) = known.map(|(name, incarnation)| (name.clone(), incarnation)) else {
                 continue;
             };
-            let target = dial::Target { cluster, me, id, incarnation, addresses };
+            let target = dial::Target { cluster, me, id, name, incarnation, addresses };
             match links.get(&id) {
                 Some(link) => link.outgoing.aim(target),
                 None => {

@@ -189,6 +189,7 @@ mod tests {
             cluster: ClusterId(1),
             me: 1,
             id: 2,
+            name: "b".into(),
             incarnation: Incarnation(1),
             addresses: vec!["localhost:1".into()],
         };

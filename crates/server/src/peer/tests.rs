@@ -89,6 +89,7 @@ fn hello() -> Hello {
         cluster: OURS,
         from: 1,
         from_incarnation: Incarnation(10),
+        from_name: "a".into(),
         from_address: "127.0.0.1:1".into(),
         from_url: "http://127.0.0.1:3".into(),
         to: 2,
