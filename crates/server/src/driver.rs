@@ -9,9 +9,10 @@ use crate::background::{self, Background};
 use crate::disk::LogThread;
 use crate::handle::{Handle, Phase, unix_ms};
 use crate::inbox::Input;
+use crate::notices;
 use crate::peer::Peers;
 use base::NodeId;
-use node::{Effect, Event, Message, Node, Notice, Outcome, Request, Status, TICKS_PER_SECOND, Ticket, Verbosity};
+use node::{Effect, Event, Message, Node, Outcome, Request, Status, TICKS_PER_SECOND, Ticket};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -90,10 +91,12 @@ impl Running {
 
     fn turn(&mut self) -> Option<Ended> {
         let mut ended = None;
+        let in_touch = self.driver.node.status().leader.is_some();
         for effect in self.driver.node.turn() {
             match effect {
                 Effect::Drained => ended = Some(Ended::Drained),
                 Effect::Removed { reason } => ended = Some(Ended::Removed(reason)),
+                Effect::Notice(notice) => notices::tell(&notice, in_touch),
                 other => self.carry_out(other),
             }
         }
@@ -141,8 +144,7 @@ impl Running {
                 driver.background.ask(background::Job::StoreChunk { info, offset, bytes });
             }
             Effect::FinishIncoming { info } => driver.background.ask(background::Job::FinishIncoming { info }),
-            Effect::Notice(notice) => tell(&notice),
-            Effect::Removed { .. } | Effect::Drained => unreachable!("ends the turn"),
+            Effect::Notice(_) | Effect::Removed { .. } | Effect::Drained => unreachable!("the turn's own"),
         }
     }
 
@@ -178,21 +180,6 @@ impl Running {
         if *ended != Ended::Halted {
             driver.log.seal();
         }
-    }
-}
-
-fn tell(notice: &Notice) {
-    match notice {
-        Notice::LeaderChanged { term, me: true, .. } => tracing::info!("this node leads in term {term}"),
-        Notice::LeaderChanged { term, leader, .. } => tracing::info!("{leader} leads in term {term}"),
-        Notice::MemberChanged(what) => tracing::debug!("{what}"),
-        Notice::SnapshotInstalled { position, .. } => {
-            tracing::debug!("caught up by a snapshot at index {}", position.index);
-        }
-        Notice::Trouble(what) => tracing::warn!("{what}"),
-        Notice::Mended(what) => tracing::info!("{what}"),
-        Notice::Step { step, .. } if step.level == Verbosity::Details => tracing::trace!("raft: {}", step.text),
-        Notice::Step { step, .. } => tracing::debug!("raft: {}", step.text),
     }
 }
 

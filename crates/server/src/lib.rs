@@ -20,6 +20,7 @@ mod join;
 mod leader;
 mod listen;
 mod logs;
+mod notices;
 mod peer;
 mod start;
 mod worker;

@@ -17,6 +17,7 @@ use crate::handle::{Handle, Identity, Phase};
 use crate::http;
 use crate::join::{self, Newcomer};
 use crate::listen::{Carries, Reception};
+use crate::notices;
 use crate::peer::Peers;
 use crate::worker;
 use base::{ClusterId, FIRST_GROUP, Incarnation, NodeId};
@@ -325,8 +326,15 @@ impl Rising {
         let in_words = |error: StorageError| StartError(error.to_string());
         let boot = self.folder.next_boot(&me).map_err(in_words)?;
         let Opened { store, checkpoints, log, group } = self.folder.open_state().map_err(in_words)?;
-        let settings =
-            Settings { cluster, node: id, name: me.name.clone(), boot, seed: random()?, ..Settings::default() };
+        let settings = Settings {
+            cluster,
+            node: id,
+            name: me.name.clone(),
+            boot,
+            seed: random()?,
+            verbosity: notices::verbosity(),
+            ..Settings::default()
+        };
         let node = Node::new(settings, store, checkpoints, group).map_err(StartError)?;
 
         let thread = |error| Context { what: "can't start a thread", error };
