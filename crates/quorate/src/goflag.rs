@@ -2,12 +2,13 @@
 //!
 //! `-name value`, `-name=value`, and both with two dashes; a switch takes its value only behind `=`. Go stops at the
 //! first argument that is no flag; here flags may stand anywhere, because people wrote them so in walkthroughs, and
-//! `--` ends them. `-h` and `-help` ask for the usage.
+//! `--` ends them. `-h` and `-help` ask for the usage, unless the program has such a flag itself.
 //!
 //! Not handled: Go's other types of flags.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::process::ExitCode;
 
 /// The flags that a program knows.
 #[derive(Default)]
@@ -22,6 +23,7 @@ struct Flag {
 
 enum Kind {
     Text { default: &'static str },
+    Number { default: u16 },
     Switch,
 }
 
@@ -29,6 +31,7 @@ enum Kind {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Line {
     texts: BTreeMap<&'static str, String>,
+    numbers: BTreeMap<&'static str, u16>,
     switches: BTreeMap<&'static str, bool>,
     /// The arguments that are no flags.
     pub rest: Vec<String>,
@@ -54,6 +57,12 @@ impl Flags {
         self
     }
 
+    /// A flag with a number that a port could have.
+    pub fn number(mut self, name: &'static str, default: u16, meaning: &'static str) -> Flags {
+        self.known.insert(name, Flag { kind: Kind::Number { default }, meaning });
+        self
+    }
+
     /// A flag that is off unless it is given.
     pub fn switch(mut self, name: &'static str, meaning: &'static str) -> Flags {
         self.known.insert(name, Flag { kind: Kind::Switch, meaning });
@@ -63,8 +72,14 @@ impl Flags {
     pub fn parse(&self, arguments: impl IntoIterator<Item = String>) -> Result<Line, Stop> {
         let mut line = Line::default();
         for (&name, flag) in &self.known {
-            if let Kind::Text { default } = flag.kind {
-                line.texts.insert(name, default.to_string());
+            match flag.kind {
+                Kind::Text { default } => {
+                    line.texts.insert(name, default.to_string());
+                }
+                Kind::Number { default } => {
+                    line.numbers.insert(name, default);
+                }
+                Kind::Switch => {}
             }
         }
         let mut arguments = arguments.into_iter();
@@ -79,6 +94,20 @@ impl Flags {
             }
         }
         Ok(line)
+    }
+
+    /// As [`Flags::parse`]. Who asks for the usage or makes a mistake is told, and the program ends as Go's do.
+    pub fn parse_or_tell(&self, usage: &str, arguments: impl IntoIterator<Item = String>) -> Result<Line, ExitCode> {
+        self.parse(arguments).map_err(|stop| match stop {
+            Stop::Help => {
+                eprint!("{usage}");
+                ExitCode::SUCCESS
+            }
+            Stop::Wrong(reason) => {
+                eprint!("{reason}\n{usage}");
+                ExitCode::from(2)
+            }
+        })
     }
 
     /// `argument` without its first dash is `flag`.
@@ -103,11 +132,18 @@ impl Flags {
             }
             return Err(Stop::Wrong(format!("flag provided but not defined: -{name}")));
         };
+        let mut given = || {
+            let value = value.map(str::to_string).or_else(|| arguments.next());
+            value.ok_or_else(|| Stop::Wrong(format!("flag needs an argument: -{name}")))
+        };
         match known.kind {
             Kind::Text { .. } => {
-                let value = value.map(str::to_string).or_else(|| arguments.next());
-                let value = value.ok_or_else(|| Stop::Wrong(format!("flag needs an argument: -{name}")))?;
-                line.texts.insert(name, value);
+                line.texts.insert(name, given()?);
+            }
+            Kind::Number { .. } => {
+                let given = given()?;
+                let wrong = |_| Stop::Wrong(format!("invalid value {given:?} for flag -{name}: parse error"));
+                line.numbers.insert(name, given.parse().map_err(wrong)?);
             }
             Kind::Switch => {
                 let on = parse_bool(value.unwrap_or("true")).ok_or_else(|| {
@@ -130,6 +166,9 @@ impl fmt::Display for Flags {
                 Kind::Text { default } => {
                     writeln!(f, "  -{name} string\n    \t{} (default {default:?})", flag.meaning)?;
                 }
+                Kind::Number { default } => {
+                    writeln!(f, "  -{name} int\n    \t{} (default {default})", flag.meaning)?;
+                }
                 Kind::Switch if name.len() == 1 => writeln!(f, "  -{name}\t{}", flag.meaning)?,
                 Kind::Switch => writeln!(f, "  -{name}\n    \t{}", flag.meaning)?,
             }
@@ -147,6 +186,11 @@ impl Line {
     /// The same, where an empty value means none.
     pub fn optional(&self, name: &str) -> Option<String> {
         Some(self.text(name)).filter(|value| !value.is_empty()).map(str::to_string)
+    }
+
+    /// The value of a flag that [`Flags::number`] made known.
+    pub fn number(&self, name: &str) -> u16 {
+        self.numbers[name]
     }
 
     pub fn switch(&self, name: &str) -> bool {
@@ -238,6 +282,30 @@ mod tests {
         for line in ["-h", "--help", "-id x -help path"] {
             assert_eq!(parse(line), Err(Stop::Help), "{line}");
         }
+    }
+
+    #[test]
+    fn a_program_may_have_a_flag_of_its_own_called_h() {
+        let flags = Flags::new().text("h", "localhost", "host name");
+        let parse = |line: &str| flags.parse(line.split_whitespace().map(str::to_string));
+        assert_eq!(parse("-h db1").unwrap().text("h"), "db1");
+        assert_eq!(parse("-h"), Err(Stop::Wrong("flag needs an argument: -h".into())));
+        assert_eq!(parse("-help"), Err(Stop::Help));
+    }
+
+    #[test]
+    fn a_number_is_one_that_a_port_could_have() {
+        let flags = Flags::new().number("p", 4001, "port");
+        let parse = |line: &str| flags.parse(line.split_whitespace().map(str::to_string));
+        assert_eq!(flags.to_string(), "  -p int\n    \tport (default 4001)\n");
+        assert_eq!(parse("").unwrap().number("p"), 4001);
+        assert_eq!(parse("-p=0").unwrap().number("p"), 0);
+        assert_eq!(parse("-p 65535").unwrap().number("p"), 65535);
+        for wrong in ["http", "65536", "-1", "1.5"] {
+            let words = format!("invalid value {wrong:?} for flag -p: parse error");
+            assert_eq!(parse(&format!("-p {wrong}")), Err(Stop::Wrong(words)));
+        }
+        assert_eq!(parse("-p"), Err(Stop::Wrong("flag needs an argument: -p".into())));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Not handled: nothing of the original's. Ours are `-advertise`, `-level`, `-no-forward` and `-v`.
 
-use crate::goflag::{Flags, Line, Stop};
+use crate::goflag::{Flags, Line};
 use crate::run;
 use server::http::{Dialect, Settings};
 use server::{Begin, Config, Name, init_logs};
@@ -10,26 +10,13 @@ use std::process::ExitCode;
 
 pub fn main(program: &str, arguments: impl IntoIterator<Item = String>) -> ExitCode {
     let flags = flags();
-    let usage = || format!("Usage: {program} [options] <raft-data-path>\n{flags}");
-    let line = match flags.parse(arguments) {
+    let usage = format!("Usage: {program} [options] <raft-data-path>\n{flags}");
+    let line = match flags.parse_or_tell(&usage, arguments) {
         Ok(line) => line,
-        Err(Stop::Help) => {
-            eprint!("{}", usage());
-            return ExitCode::SUCCESS;
-        }
-        Err(Stop::Wrong(reason)) => {
-            eprint!("{reason}\n{}", usage());
-            return ExitCode::from(2);
-        }
+        Err(told) => return told,
     };
     init_logs(u8::from(line.switch("v")));
-    match configure(&line).and_then(run::serve) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            eprintln!("hraftd: {reason}");
-            ExitCode::FAILURE
-        }
-    }
+    run::told("hraftd", configure(&line).and_then(run::serve))
 }
 
 fn flags() -> Flags {

@@ -1,7 +1,7 @@
 //! quorate, the program: everything behind one name.
 
 use clap::{Parser, Subcommand};
-use quorate::{bench, dev, member, serve, status};
+use quorate::{bench, dev, member, run, serve, status};
 use std::process::ExitCode;
 
 /// A replicated key-value store over Raft: HTTP in front, consensus behind, your data on a majority of disks.
@@ -39,11 +39,5 @@ fn main() -> ExitCode {
         Command::Member(args) => member::run(args),
         Command::Bench(args) => bench::run(args),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            eprintln!("quorate: {reason}");
-            ExitCode::FAILURE
-        }
-    }
+    run::told("quorate", done)
 }

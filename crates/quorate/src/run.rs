@@ -4,7 +4,7 @@
 
 use server::{Config, End, Server};
 use std::fmt;
-use std::process;
+use std::process::{self, ExitCode};
 use tokio::runtime::Runtime;
 
 /// Serves until a signal asks to stop, or the node can't go on. An error is a sentence for a person.
@@ -40,6 +40,17 @@ async fn wait(server: &Server, signals: &mut Signals) -> Result<(), String> {
     let signal = signals.next().await;
     tracing::info!("{signal}: stopping");
     Ok(())
+}
+
+/// Tells why it did not end well, if so.
+pub fn told(program: &str, end: Result<(), String>) -> ExitCode {
+    match end {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("{program}: {reason}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 pub fn runtime() -> Result<Runtime, String> {

@@ -9,7 +9,7 @@
 
 use crate::address::Address;
 use crate::background::Background;
-use crate::config::{Begin, Config, Name};
+use crate::config::{Begin, Config, Name, Words};
 use crate::disk::LogThread;
 use crate::driver::{Driver, Ended};
 use crate::folder::{Folder, Opened};
@@ -188,6 +188,11 @@ impl Server {
                 ports.open(&mut tasks);
                 tracing::info!("serving at {}", handle.identity().url);
                 if let Begin::Join(join) = begin {
+                    if join.words == Words::Raftd {
+                        // raftd would not start like this; hraftd's users have the flag in their scripts.
+                        let member = &join.member;
+                        tracing::warn!("this node is a member of its cluster already, so it need not join {member}");
+                    }
                     let port = unclear.then_some(raft_address.port());
                     tasks.spawn(join::announce(handle.clone(), folder, join, port, http_given, request_limit));
                 }

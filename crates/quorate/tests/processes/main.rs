@@ -7,5 +7,6 @@ mod command_line;
 mod failures;
 mod load;
 mod membership;
+mod raftd;
 mod stage;
 mod walkthrough;

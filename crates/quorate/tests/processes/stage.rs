@@ -38,6 +38,7 @@ impl Stage {
         let program = match words.next() {
             Some("hraftd") => env!("CARGO_BIN_EXE_hraftd"),
             Some("quorate") => env!("CARGO_BIN_EXE_quorate"),
+            Some("raftd") => env!("CARGO_BIN_EXE_raftd"),
             other => panic!("no program of ours: {other:?}"),
         };
         let mut child = Command::new(program)
@@ -56,7 +57,8 @@ impl Stage {
             let log = self.log.clone();
             Some(thread::spawn(move || log.read(number, out)))
         });
-        Program { child: Some(child), readers, number, log: self.log.clone(), http: http_address(&line) }
+        let log = self.log.clone();
+        Program { child: Some(child), readers, number, log, http: http_address(&line), a_read: a_read(&line) }
     }
 
     /// `count` nodes named `node0` and so on, as the walkthroughs start them.
@@ -84,8 +86,7 @@ impl Stage {
             if let Some(status) = program.has_ended() {
                 panic!("the node at {} ended with {status}", program.http);
             }
-            (program.said().contains("serving at") && program.try_get("/key/anything").ok()?.status == 200)
-                .then_some(())
+            (program.said().contains("serving at") && program.try_get(program.a_read).ok()?.status == 200).then_some(())
         });
     }
 
@@ -133,7 +134,9 @@ impl Stage {
             let (digits, after) = from.split_at(end);
             text += before;
             match digits.parse() {
-                Ok(port) if (11_000..13_000).contains(&port) => text += &self.port(port).to_string(),
+                Ok(port) if (4_000..4_100).contains(&port) || (11_000..13_000).contains(&port) => {
+                    text += &self.port(port).to_string()
+                }
                 _ => text += digits,
             }
             rest = after;
@@ -159,6 +162,8 @@ pub struct Program {
     log: Arc<Log>,
     /// Where it serves HTTP, if its command line says so.
     pub http: String,
+    /// The path of some key.
+    a_read: &'static str,
 }
 
 /// How a program ended, and everything that it said.
@@ -246,7 +251,7 @@ impl Program {
     }
 
     pub fn try_put(&self, key: &str, value: &str) -> std::io::Result<Answer> {
-        exchange(&self.http, &request("POST", "/key", &serde_json::json!({ key: value }).to_string()))
+        exchange(&self.http, &request("POST", "/key", serde_json::json!({ key: value }).to_string()))
     }
 
     /// This node's view of the cluster.
@@ -299,6 +304,8 @@ impl Status {
 pub struct Answer {
     pub status: u16,
     pub head: String,
+    pub bytes: Vec<u8>,
+    /// The same as text, with a replacement for what is not UTF-8.
     pub body: String,
 }
 
@@ -308,20 +315,21 @@ impl Answer {
     }
 
     fn parse(bytes: &[u8]) -> Option<Answer> {
-        let text = String::from_utf8_lossy(bytes);
-        let (head, body) = text.split_once("\r\n\r\n")?;
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
         let status = head.split(' ').nth(1)?.parse().ok()?;
-        Some(Answer { status, head: head.to_string(), body: body.to_string() })
+        let bytes = bytes[end + 4..].to_vec();
+        Some(Answer { status, head, body: String::from_utf8_lossy(&bytes).into_owned(), bytes })
     }
 }
 
 /// A request that ends its connection.
-pub fn request(method: &str, path: &str, body: &str) -> Vec<u8> {
+pub fn request(method: &str, path: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
+    let body = body.as_ref();
     let length = body.len();
-    format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-    )
-    .into_bytes()
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+    [head.as_bytes(), body].concat()
 }
 
 /// Sends the bytes, says that they are all, and reads to the end.
@@ -359,6 +367,11 @@ fn with_ports(line: &str) -> String {
     }
 }
 
+/// A read that any node of that program serves.
+fn a_read(line: &str) -> &'static str {
+    if line.starts_with("raftd ") { "/db/anything" } else { "/key/anything" }
+}
+
 /// Understands the curl commands of the walkthroughs: `-X`, `-d`, `-v` and the URL.
 fn parse_curl(line: &str) -> (String, Vec<u8>) {
     let (line, body) = match line.split_once(" -d '") {
@@ -367,11 +380,13 @@ fn parse_curl(line: &str) -> (String, Vec<u8>) {
     };
     let mut method = if body.is_empty() { "GET" } else { "POST" };
     let mut url = "";
-    for word in line.split_whitespace().skip(1) {
+    let mut words = line.split_whitespace().skip(1);
+    while let Some(word) = words.next() {
         match word.strip_prefix("-X") {
+            Some("") => method = words.next().expect("a method"),
             Some(name) => method = name,
             None if word == "-v" => {}
-            None => url = word,
+            None => url = word.trim_start_matches("http://"),
         }
     }
     let (address, path) = url.split_at(url.find('/').expect("a path"));
@@ -381,7 +396,8 @@ fn parse_curl(line: &str) -> (String, Vec<u8>) {
 /// `host:port` of the HTTP address on a node's command line.
 fn http_address(line: &str) -> String {
     let words: Vec<&str> = line.split([' ', '=']).collect();
-    let given = words.windows(2).find(|pair| matches!(pair[0].trim_start_matches('-'), "haddr" | "http" | "port"));
+    let given =
+        words.windows(2).find(|pair| matches!(pair[0].trim_start_matches('-'), "haddr" | "http" | "port" | "p"));
     let port = given.map_or("", |pair| pair[1].rsplit(':').next().unwrap_or(""));
     format!("localhost:{port}")
 }
