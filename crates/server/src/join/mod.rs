@@ -120,10 +120,13 @@ impl Newcomer {
         }
     }
 
+    /// And the change of the members is complete: until then a majority of the voters from before is needed as well,
+    /// and whoever this node replaces still counts as one of them.
     async fn until_it_votes(&self) {
         loop {
             let status = self.rising.handle.status();
-            if status.configuration.is_voter(status.node) {
+            let configuration = &status.configuration;
+            if configuration.is_voter(status.node) && !configuration.voters.is_joint() {
                 return;
             }
             sleep(LOOK_AGAIN).await;
