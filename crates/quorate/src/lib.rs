@@ -9,6 +9,7 @@ pub mod dev;
 pub mod goflag;
 pub mod hraftd;
 pub mod member;
+pub mod raft_kv;
 pub mod raftd;
 pub mod run;
 pub mod serve;

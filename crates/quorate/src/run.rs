@@ -2,13 +2,23 @@
 //!
 //! The first SIGTERM or SIGINT makes them hand over and finish what is in flight; a second one ends the process.
 
-use server::{Config, End, Server};
+use server::{Config, End, Handle, Server};
+use std::convert::Infallible;
 use std::fmt;
+use std::future::pending;
 use std::process::{self, ExitCode};
 use tokio::runtime::Runtime;
 
 /// Serves until a signal asks to stop, or the node can't go on. An error is a sentence for a person.
 pub fn serve(config: Config) -> Result<(), String> {
+    serve_beside(config, |_| pending())
+}
+
+/// The same, with some other work beside it until then.
+pub fn serve_beside<W>(config: Config, work: impl FnOnce(Handle) -> W) -> Result<(), String>
+where
+    W: Future<Output = Infallible>,
+{
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         let server = tokio::select! {
@@ -18,7 +28,10 @@ pub fn serve(config: Config) -> Result<(), String> {
                 return Ok(());
             }
         };
-        wait(&server, &mut signals).await?;
+        tokio::select! {
+            asked = wait(&server, &mut signals) => asked?,
+            never = work(server.handle()) => match never {},
+        }
         signals.at_most_once_more(server.stop()).await;
         tracing::info!("stopped");
         Ok(())

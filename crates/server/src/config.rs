@@ -62,6 +62,8 @@ pub enum Begin {
     Join(Join),
     /// By waiting to be let in; somebody else asks for it.
     Wait,
+    /// Not at all, for this reason: whoever started it has asked for two things at once.
+    Contradictory(String),
 }
 
 impl Begin {

@@ -30,4 +30,5 @@ pub use handle::{Handle, Identity, Phase};
 pub use leader::Leader;
 pub use listen::HttpPort;
 pub use logs::init_logs;
+pub use node::Role;
 pub use start::{End, Server, StartError, runtime};

@@ -165,6 +165,7 @@ impl Server {
                     config.folder.display()
                 )));
             }
+            (None, Begin::Contradictory(why)) => return Err(StartError(why)),
             (None, Begin::Found) => {
                 blocking(move || rising.found_cluster().and_then(|()| rising.run_node())).await??;
                 ports.open(&mut tasks);
