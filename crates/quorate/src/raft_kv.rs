@@ -8,7 +8,7 @@
 
 use crate::goflag::{Flags, Line, Stop};
 use crate::{ask, run};
-use server::http::{Cluster, Dialect, Settings};
+use server::http::{Dialect, Settings};
 use server::{Begin, Config, Handle, Join, Persistence, Role, Words, init_logs};
 use std::convert::Infallible;
 use std::io::{Write, stderr};
@@ -118,9 +118,10 @@ fn check_health(line: &Line) -> Result<(), String> {
 async fn say_state(handle: Handle) -> Infallible {
     loop {
         sleep(STATE_INTERVAL).await;
-        let leader = handle.leader().map(|leader| leader.address);
+        let leader = handle.leader();
+        let address = leader.as_ref().map(|leader| leader.address.as_str());
         // Nobody may be left to read it.
-        let _ = stderr().write_all(state(handle.status().role, leader.as_deref()).as_bytes());
+        let _ = stderr().write_all(state(handle.status().role, address).as_bytes());
     }
 }
 

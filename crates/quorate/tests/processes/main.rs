@@ -7,6 +7,7 @@ mod command_line;
 mod failures;
 mod load;
 mod membership;
+mod raft_kv;
 mod raftd;
 mod stage;
 mod walkthrough;

@@ -1,9 +1,10 @@
 //! The stage for tests with real programs: it starts them, talks to them in raw HTTP, and reads what they log.
 //!
 //! A test is written in the words of the walkthroughs: `hraftd -id node1 -haddr :11001 … ~/node1`, and
-//! `curl -XGET localhost:11001/key/user1`. The stage puts a folder of its own in place of `~`, and a free port in
-//! place of each port, always the same one for the same number. Nothing waits for time to pass, everything waits for
-//! what it needs, up to [`PATIENCE`]. When a test fails, the programs' logs are printed; when it ends, they are killed.
+//! `curl -XGET localhost:11001/key/user1`; variables stand before the program, as in `PORT=11001 raft-kv`. The stage
+//! puts a folder of its own in place of `~`, and a free port in place of each port, always the same one for the same
+//! number. Nothing waits for time to pass, everything waits for what it needs, up to [`PATIENCE`]. When a test fails,
+//! the programs' logs are printed; when it ends, they are killed.
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
@@ -34,17 +35,24 @@ impl Stage {
     /// Starts the program of that command line, and does not wait for it.
     pub fn start(&self, line: &str) -> Program {
         let line = self.substitute(&with_ports(line));
-        let mut words = line.split_whitespace();
+        let mut words = line.split_whitespace().peekable();
+        let variables = std::iter::from_fn(|| words.next_if(|word| word.contains('='))?.split_once('='));
+        let variables: Vec<(&str, &str)> = variables.collect();
         let program = match words.next() {
             Some("hraftd") => env!("CARGO_BIN_EXE_hraftd"),
             Some("quorate") => env!("CARGO_BIN_EXE_quorate"),
             Some("raftd") => env!("CARGO_BIN_EXE_raftd"),
+            Some("raft-kv") => env!("CARGO_BIN_EXE_raft-kv"),
             other => panic!("no program of ours: {other:?}"),
         };
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        for ours in ["RUST_LOG", "BIND", "JOIN", "BOOTSTRAP", "DATA_DIR", "PORT"] {
+            command.env_remove(ours);
+        }
+        let mut child = command
             .args(words)
+            .envs(variables)
             .current_dir(self.folder.path())
-            .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -369,35 +377,55 @@ fn with_ports(line: &str) -> String {
 
 /// A read that any node of that program serves.
 fn a_read(line: &str) -> &'static str {
-    if line.starts_with("raftd ") { "/db/anything" } else { "/key/anything" }
+    let runs = |program: &str| line.split_whitespace().any(|word| word == program);
+    if runs("raftd") {
+        "/db/anything"
+    } else if runs("raft-kv") {
+        "/keys/anything/"
+    } else {
+        "/key/anything"
+    }
 }
 
-/// Understands the curl commands of the walkthroughs: `-X`, `-d`, `-v` and the URL.
+/// Understands the curl commands of the walkthroughs: `-X`, `-d`, `-H`, `-v` and the URL, in single quotes or none.
 fn parse_curl(line: &str) -> (String, Vec<u8>) {
-    let (line, body) = match line.split_once(" -d '") {
-        Some((line, body)) => (line, body.strip_suffix('\'').expect("a body in quotes")),
-        None => (line, ""),
-    };
-    let mut method = if body.is_empty() { "GET" } else { "POST" };
-    let mut url = "";
-    let mut words = line.split_whitespace().skip(1);
+    let words = words(line);
+    let mut words = words.iter().map(String::as_str).skip(1);
+    let (mut method, mut url, mut body) = (None, "", None);
     while let Some(word) = words.next() {
-        match word.strip_prefix("-X") {
-            Some("") => method = words.next().expect("a method"),
-            Some(name) => method = name,
-            None if word == "-v" => {}
-            None => url = word.trim_start_matches("http://"),
+        match word {
+            "-v" => {}
+            "-d" => body = words.next(),
+            // What the content is said to be makes no difference.
+            "-H" => assert!(words.next().is_some_and(|header| header.starts_with("Content-Type: "))),
+            "-X" => method = words.next(),
+            _ if word.starts_with("-X") => method = Some(&word[2..]),
+            _ => url = word.trim_start_matches("http://"),
         }
     }
     let (address, path) = url.split_at(url.find('/').expect("a path"));
-    (address.to_string(), request(method, path, body))
+    let method = method.unwrap_or(if body.is_some() { "POST" } else { "GET" });
+    (address.to_string(), request(method, path, body.unwrap_or("")))
+}
+
+/// As a shell splits a line.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![];
+    for (at, part) in line.split('\'').enumerate() {
+        match at % 2 {
+            0 => words.extend(part.split_whitespace().map(str::to_string)),
+            _ => words.push(part.to_string()),
+        }
+    }
+    words
 }
 
 /// `host:port` of the HTTP address on a node's command line.
 fn http_address(line: &str) -> String {
     let words: Vec<&str> = line.split([' ', '=']).collect();
-    let given =
-        words.windows(2).find(|pair| matches!(pair[0].trim_start_matches('-'), "haddr" | "http" | "port" | "p"));
+    let given = words
+        .windows(2)
+        .find(|pair| matches!(pair[0].trim_start_matches('-'), "haddr" | "http" | "port" | "p" | "PORT"));
     let port = given.map_or("", |pair| pair[1].rsplit(':').next().unwrap_or(""));
     format!("localhost:{port}")
 }
