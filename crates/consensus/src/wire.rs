@@ -7,6 +7,7 @@
 use base::codec::{Malformed, Reader, Writer};
 use base::{Index, NodeId, Position, Term};
 use raft::eraftpb::{self, Entry, EntryType, MessageType, Snapshot, SnapshotMetadata};
+use std::fmt;
 
 use crate::Voters;
 
@@ -44,6 +45,13 @@ impl Message {
     /// One word for people: what kind of message it is.
     pub fn kind(&self) -> &'static str {
         KINDS.iter().find(|(kind, ..)| *kind == self.0.msg_type).map_or("local", |(_, _, name)| name)
+    }
+
+    /// It asks for votes or for a campaign, or answers that.
+    pub fn is_of_election(&self) -> bool {
+        use MessageType::*;
+        let requests = matches!(self.0.msg_type, MsgRequestPreVote | MsgRequestVote | MsgTimeoutNow);
+        requests || matches!(self.0.msg_type, MsgRequestPreVoteResponse | MsgRequestVoteResponse)
     }
 
     /// The index it speaks of, for people.
@@ -137,6 +145,41 @@ impl Message {
     }
 }
 
+/// What the sender says.
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use MessageType::*;
+        let Message(m) = self;
+        let (term, index) = (m.term, m.index);
+        match (m.msg_type, m.reject) {
+            (MsgRequestPreVote, _) => write!(f, "would you vote for me in term {term}?"),
+            (MsgRequestPreVoteResponse, false) => write!(f, "I would vote for you in term {term}"),
+            (MsgRequestPreVoteResponse, true) => write!(f, "I would not vote for you, the term is {term}"),
+            (MsgRequestVote, _) => write!(f, "vote for me in term {term}"),
+            (MsgRequestVoteResponse, false) => write!(f, "I vote for you in term {term}"),
+            (MsgRequestVoteResponse, true) => write!(f, "I do not vote for you in term {term}"),
+            (MsgTimeoutNow, _) => write!(f, "take over from me, who leads in term {term}"),
+            (MsgAppend, _) => match m.entries.len() {
+                0 => write!(f, "nothing new after entry {index}; committed is {}", m.commit),
+                1 => write!(f, "here is entry {}; committed is {}", index + 1, m.commit),
+                count => {
+                    let last = index + count as u64;
+                    write!(f, "here are entries {} to {last}; committed is {}", index + 1, m.commit)
+                }
+            },
+            (MsgAppendResponse, false) => write!(f, "I have all entries up to {index}"),
+            (MsgAppendResponse, true) => write!(f, "I have no such entry {index}; try {}", m.reject_hint),
+            (MsgHeartbeat, _) => write!(f, "heartbeat of the leader in term {term}; committed is {}", m.commit),
+            (MsgHeartbeatResponse, _) => write!(f, "heartbeat heard"),
+            (MsgSnapshot, _) => {
+                let up_to = self.snapshot().unwrap_or_default().index;
+                write!(f, "here is a snapshot of all entries up to {up_to}")
+            }
+            _ => f.write_str(self.kind()),
+        }
+    }
+}
+
 pub(crate) fn snapshot(position: Position, voters: &Voters) -> Snapshot {
     let mut metadata = SnapshotMetadata { index: position.index, term: position.term, ..Default::default() };
     metadata.set_conf_state(voters.to_raft());
@@ -208,6 +251,27 @@ mod tests {
         let back = round_trip(&Message(m.clone()));
         assert_eq!(back.0, m);
         assert_eq!(back.snapshot(), Some(Position { index: 10, term: 4 }));
+    }
+
+    #[test]
+    fn a_message_reads_as_what_its_sender_says() {
+        let message = |msg_type| eraftpb::Message { msg_type, term: 3, index: 6, commit: 5, ..Default::default() };
+        let says = |m: eraftpb::Message| Message(m).to_string();
+        assert_eq!(says(message(MessageType::MsgRequestVote)), "vote for me in term 3");
+        let refusal = eraftpb::Message { reject: true, ..message(MessageType::MsgRequestVoteResponse) };
+        assert_eq!(says(refusal), "I do not vote for you in term 3");
+        for (count, words) in [
+            (0, "nothing new after entry 6; committed is 5"),
+            (1, "here is entry 7; committed is 5"),
+            (3, "here are entries 7 to 9; committed is 5"),
+        ] {
+            let append =
+                eraftpb::Message { entries: vec![Entry::default(); count].into(), ..message(MessageType::MsgAppend) };
+            assert_eq!(says(append), words);
+        }
+        for (msg_type, _, _) in KINDS {
+            assert!(says(message(*msg_type)).contains(' '), "{msg_type:?} has no words");
+        }
     }
 
     /// The crate panics on some of these when stepped; none may come from the wire.

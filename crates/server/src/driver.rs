@@ -77,7 +77,12 @@ struct Running {
 impl Running {
     fn take(&mut self, input: Input) -> Option<Ended> {
         match input {
-            Input::Event(event) => self.driver.node.handle(event),
+            Input::Event(event) => {
+                if let Event::Peer { from, message } = &event {
+                    notices::received(*from, message, self.driver.node.status());
+                }
+                self.driver.node.handle(event);
+            }
             Input::Request { request, limit_ticks, reply } => {
                 let ticket = self.next_ticket;
                 self.next_ticket += 1;
@@ -101,6 +106,7 @@ impl Running {
             }
         }
         for (&to, messages) in self.outgoing.iter_mut().filter(|(_, messages)| !messages.is_empty()) {
+            notices::sent(to, messages, self.driver.node.status());
             self.driver.peers.send(to, messages);
         }
         ended
@@ -151,6 +157,7 @@ impl Running {
     fn publish_status(&mut self, status: Arc<Status>) {
         let driver = &mut self.driver;
         let shared = driver.handle.shared();
+        notices::tell_members(&shared.status.load(), &status);
         driver.peers.set_configuration(&status.configuration);
         shared.leadership.set_status(&status, &driver.handle.identity());
         shared.status.store(status);

@@ -164,8 +164,8 @@ fn the_logs_rise_in_detail() {
             ("votes now", 1),
             ("became candidate at term", 2),
             ("cast vote for", 2),
-            ("received votes response", 2),
-            ("msg_type: MsgHeartbeat", 3),
+            (": I vote for you in term", 2),
+            (": heartbeat of the leader in term", 3),
         ] {
             assert_eq!(said.contains(words), shows >= at, "{flag}, {words}: {said}");
         }
