@@ -35,7 +35,8 @@ pub struct Response {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
-    address: Arc<str>,
+    /// Who answered.
+    pub address: Arc<str>,
 }
 
 impl Connection {
@@ -110,8 +111,7 @@ impl Connection {
     }
 
     pub(crate) async fn send(&mut self, request: Request) -> Result<Response, Error> {
-        let response = self.exchange(request).await?;
-        if response.status.is_success() { Ok(response) } else { Err(response.refusal()) }
+        self.exchange(request).await?.successful()
     }
 
     /// An answer with an error status is an answer here, not an [`Error`].
@@ -128,7 +128,7 @@ impl Connection {
                 Ok(response)
             }
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(self.unknown(format!("no answer within {time_limit:?}"))),
+            Err(_) => Err(self.unknown(format!("no answer within {time_limit:.0?}"))),
         }
     }
 
@@ -188,8 +188,13 @@ impl Connection {
 }
 
 impl Response {
-    fn refusal(&self) -> Error {
-        Error::Refused { address: self.address.to_string(), status: self.status.as_u16(), message: self.reason() }
+    /// An error status as an [`Error`].
+    pub fn successful(self) -> Result<Response, Error> {
+        if self.status.is_success() {
+            return Ok(self);
+        }
+        let (address, status) = (self.address.to_string(), self.status.as_u16());
+        Err(Error::Refused { address, status, message: self.reason() })
     }
 
     pub(crate) fn unintelligible(&self, what: &str) -> Error {

@@ -35,7 +35,7 @@ impl Pool {
         let mut connection = match self.kept() {
             Some(connection) => connection,
             None => timeout_at(deadline, Connection::open(&self.address)).await.unwrap_or_else(|_| {
-                let reason = format!("no answer within {time_limit:?}");
+                let reason = format!("no answer within {time_limit:.0?}");
                 Err(Error::Unreachable { address: self.address.clone(), reason })
             })?,
         };
