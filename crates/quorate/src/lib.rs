@@ -6,6 +6,7 @@
 pub mod ask;
 pub mod bench;
 pub mod dev;
+pub mod distributor;
 pub mod goflag;
 pub mod hraftd;
 pub mod member;

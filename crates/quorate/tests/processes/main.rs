@@ -5,9 +5,11 @@
 mod bad_input;
 mod command_line;
 mod failures;
+mod foreign;
 mod load;
 mod membership;
 mod raft_kv;
 mod raftd;
+mod sharded;
 mod stage;
 mod walkthrough;

@@ -39,6 +39,7 @@ impl Stage {
         let variables = std::iter::from_fn(|| words.next_if(|word| word.contains('='))?.split_once('='));
         let variables: Vec<(&str, &str)> = variables.collect();
         let program = match words.next() {
+            Some("distributor") => env!("CARGO_BIN_EXE_distributor"),
             Some("hraftd") => env!("CARGO_BIN_EXE_hraftd"),
             Some("quorate") => env!("CARGO_BIN_EXE_quorate"),
             Some("raftd") => env!("CARGO_BIN_EXE_raftd"),
@@ -142,9 +143,7 @@ impl Stage {
             let (digits, after) = from.split_at(end);
             text += before;
             match digits.parse() {
-                Ok(port) if (4_000..4_100).contains(&port) || (11_000..13_000).contains(&port) => {
-                    text += &self.port(port).to_string()
-                }
+                Ok(port @ (4_000..4_100 | 8080 | 11_000..13_000)) => text += &self.port(port).to_string(),
                 _ => text += digits,
             }
             rest = after;
@@ -365,8 +364,12 @@ pub fn node_line(number: usize) -> String {
     format!("hraftd -id node{number} -haddr localhost:1100{number} -raddr localhost:1200{number} {join}~/node{number}")
 }
 
-/// Says hraftd's default ports aloud, so that they can be replaced like others.
+/// Says a program's default ports aloud, so that they can be replaced like others.
 fn with_ports(line: &str) -> String {
+    if line == "distributor" {
+        let group = |first: u16| format!("--shard localhost:{first},localhost:{},localhost:{}", first + 1, first + 2);
+        return format!("distributor --listen :8080 {} {}", group(11000), group(11100));
+    }
     match line.strip_prefix("hraftd ") {
         Some(rest) if !line.contains("haddr") => {
             format!("hraftd -haddr localhost:11000 -raddr localhost:12000 {rest}")
@@ -425,7 +428,7 @@ fn http_address(line: &str) -> String {
     let words: Vec<&str> = line.split([' ', '=']).collect();
     let given = words
         .windows(2)
-        .find(|pair| matches!(pair[0].trim_start_matches('-'), "haddr" | "http" | "port" | "p" | "PORT"));
+        .find(|pair| matches!(pair[0].trim_start_matches('-'), "haddr" | "http" | "listen" | "port" | "p" | "PORT"));
     let port = given.map_or("", |pair| pair[1].rsplit(':').next().unwrap_or(""));
     format!("localhost:{port}")
 }

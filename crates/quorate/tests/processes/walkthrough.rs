@@ -46,27 +46,6 @@ fn the_walkthrough_of_2024() {
     }
 }
 
-/// Each line of the README of the sharded fork for its first group, with 127.0.0.1 in place of localhost.
-#[test]
-fn the_walkthrough_of_the_sharded_fork() {
-    let stage = Stage::new();
-    let _node0 = stage.run("hraftd -id node0 -haddr 127.0.0.1:11000 -raddr 127.0.0.1:12000 ~/node0");
-    let _node1 =
-        stage.run("hraftd -id node1 -haddr 127.0.0.1:11001 -raddr 127.0.0.1:12001 -join 127.0.0.1:11000 ~/node1");
-    let _node2 =
-        stage.run("hraftd -id node2 -haddr 127.0.0.1:11002 -raddr 127.0.0.1:12002 -join 127.0.0.1:11000 ~/node2");
-    let member = |id: &str, port: u16| json!({"id": id, "address": format!("127.0.0.1:{}", stage.port(port))});
-    let status = stage.curl("curl -XGET localhost:11002/status").json();
-    assert_eq!(
-        status,
-        json!({
-            "me": member("node2", 12002),
-            "leader": member("node0", 12000),
-            "followers": [member("node1", 12001), member("node2", 12002)],
-        })
-    );
-}
-
 /// To the letter: no ids, bare ports, and a stray first path that is the first node's folder.
 #[test]
 fn the_walkthrough_of_2015() {
