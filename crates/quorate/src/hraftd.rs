@@ -26,7 +26,11 @@ fn flags() -> Flags {
         .text("raddr", "localhost:12000", "address for the traffic among the nodes; may equal -haddr")
         .text("join", "", "HTTP address of a member of the cluster to join")
         .text("advertise", "", "Raft address that the other nodes dial, if it is not -raddr")
-        .text("level", "linearizable", "read level of requests without ?level=, linearizable or none")
+        .text(
+            "level",
+            "linearizable",
+            "read level of requests without ?level=: none, weak, linearizable, strong or auto",
+        )
         .switch("no-forward", "refuse writes on a node that does not lead, instead of forwarding them")
         .switch("inmem", "keep everything in memory: nothing outlives the process")
         .switch("v", "log more")
@@ -90,7 +94,7 @@ mod tests {
     #[test]
     fn what_is_missing_or_wrong_is_said() {
         assert!(configured("-id x").unwrap_err().contains("no Raft data path"));
-        assert!(configured("-level quick path").unwrap_err().contains("none or linearizable"));
+        assert!(configured("-level quick path").unwrap_err().contains("none, weak"));
         assert!(configured("-inmem -level=none path").unwrap().in_memory);
     }
 }

@@ -52,7 +52,11 @@ fn flags() -> Flags {
         .switch("bootstrap", "BOOTSTRAP: found a cluster, if the data folder is empty")
         .text("datadir", "/tmp/data/", "DATA_DIR: folder for this node's data")
         .text("port", "8080", "PORT: serve HTTP on this port of all interfaces")
-        .text("read-level", "linearizable", "read level of requests without ?level=")
+        .text(
+            "read-level",
+            "linearizable",
+            "read level of requests without ?level=: none, weak, linearizable, strong or auto",
+        )
         .switch("no-forward", "refuse writes on a node that does not lead, instead of forwarding them")
         .switch("health", "ask the node that runs on this port whether it serves, and exit with 0 if so")
         .switch("v", "log more")

@@ -32,7 +32,11 @@ fn flags() -> Flags {
         .number("p", 4001, "port for clients and for the traffic among the nodes, on all interfaces")
         .text("h", LOCALHOST, "host name at which the others reach this node")
         .text("join", "", "host:port of a member of the cluster to join")
-        .text("level", "linearizable", "read level of requests without ?level=, linearizable or none")
+        .text(
+            "level",
+            "linearizable",
+            "read level of requests without ?level=: none, weak, linearizable, strong or auto",
+        )
         .switch("no-forward", "refuse writes on a node that does not lead, instead of forwarding them")
         .switch("v", "verbose logging")
         .switch("debug", "log elections, too")

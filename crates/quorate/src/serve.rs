@@ -30,7 +30,7 @@ pub struct Args {
     /// Keep everything in memory: nothing outlives the process
     #[arg(long)]
     in_memory: bool,
-    /// Read level of requests without ?level=: linearizable or none
+    /// Read level of requests without ?level=: none, weak, linearizable, strong or auto
     #[arg(long, value_name = "LEVEL", default_value = "linearizable")]
     read_level: Level,
     /// Whose HTTP to speak, if not everybody's; several with commas between

@@ -13,6 +13,7 @@ use super::path;
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
+use node::{ReadLevel, Role};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -21,18 +22,28 @@ use std::time::Duration;
 pub enum Level {
     /// What this node has, however old.
     None,
+    /// What the leader has, which may have been deposed a moment ago without knowing it.
+    Weak,
     /// At least as new as everything that was acknowledged before the read came.
     #[default]
     Linearizable,
+    /// The same, by way of the log.
+    Strong,
+    /// Weak on a voter; none on a learner, which is there to be read from.
+    Auto,
 }
 
 impl Level {
-    pub const NAMES: &str = "none or linearizable";
+    pub const NAMES: &str = "none, weak, linearizable, strong or auto";
+    const ALL: [Level; 5] = [Level::None, Level::Weak, Level::Linearizable, Level::Strong, Level::Auto];
 
     fn name(self) -> &'static str {
         match self {
             Level::None => "none",
+            Level::Weak => "weak",
             Level::Linearizable => "linearizable",
+            Level::Strong => "strong",
+            Level::Auto => "auto",
         }
     }
 }
@@ -41,11 +52,8 @@ impl FromStr for Level {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Level, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "none" => Ok(Level::None),
-            "linearizable" => Ok(Level::Linearizable),
-            _ => Err(format!("there is no read level {text:?}; it may be {}", Level::NAMES)),
-        }
+        let found = Level::ALL.into_iter().find(|level| text.eq_ignore_ascii_case(level.name()));
+        found.ok_or_else(|| format!("there is no read level {text:?}; it may be {}", Level::NAMES))
     }
 }
 
@@ -102,21 +110,27 @@ impl Found {
 
 impl<C: Cluster> Member<C> {
     pub(super) async fn read(&self, key: &[u8], wish: &Wish) -> Result<Found, Refusal> {
-        let level = wish.level.unwrap_or(self.settings.read_level);
+        let status = self.cluster.status();
+        let level = match wish.level.unwrap_or(self.settings.read_level) {
+            Level::Auto if status.role == Role::Learner => Level::None,
+            Level::Auto => Level::Weak,
+            level => level,
+        };
         let limit = self.settings.request_limit;
         let mut age = None;
         match level {
-            Level::None => age = self.check_freshness(wish)?,
+            Level::None | Level::Auto => age = self.check_freshness(wish)?,
+            Level::Weak => self.ask(node::Request::Read(ReadLevel::Weak), limit).await?,
             Level::Linearizable => {
                 let limit = wish.timeout.map_or(limit, |timeout| timeout.min(limit));
-                self.ask(node::Request::Read(node::ReadLevel::Linearizable), limit).await?;
+                self.ask(node::Request::Read(ReadLevel::Linearizable), limit).await?;
             }
+            Level::Strong => self.ask(node::Request::Read(ReadLevel::Strong), limit).await?,
         }
         let value = self.cluster.get(key)?;
         let mut headers = Vec::with_capacity(5);
         headers.push((LEVEL, HeaderValue::from_static(level.name())));
         headers.push((NODE, header_text(&self.cluster.identity().name)));
-        let status = self.cluster.status();
         let leader = status.leader.and_then(|id| status.configuration.members.get(&id));
         headers.extend(leader.map(|leader| (LEADER, header_text(&leader.name))));
         headers.extend(age.map(|age| (AGE, header_text(&format!("{:.3}", age.as_secs_f64())))));

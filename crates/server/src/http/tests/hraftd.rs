@@ -311,7 +311,7 @@ async fn where_nothing_is_forwarded_a_follower_refuses_changes_and_points_to_the
         assert_eq!(answer.header("quorate-leader-url"), Some("http://localhost:11000"));
     }
     assert_eq!(server.get("/key/a").await.status, 200, "it reads by itself");
-    assert_eq!(server.asked(), [Asked::Read]);
+    assert_eq!(server.asked(), [Asked::Read(ReadLevel::Linearizable)]);
 
     server.cluster().set_status(Status { role: node::Role::Leader, ..status });
     assert_eq!(server.post("/key", r#"{"a":"1"}"#).await.status, 200);

@@ -17,7 +17,7 @@ use base::rng::Rng;
 use bytes::Bytes;
 use kv::{IdempotencyKey, MAX_KEY_BYTES, MAX_OPERATIONS, MAX_VALUE_BYTES, Operation};
 use node::membership::{self, Configuration};
-use node::{Failure, Outcome, Status};
+use node::{Failure, Outcome, ReadLevel, Status};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -134,7 +134,7 @@ fn content(pairs: &[(&str, &str)]) -> BTreeMap<Vec<u8>, Bytes> {
 /// What a cluster was asked.
 #[derive(Debug, PartialEq)]
 enum Asked {
-    Read,
+    Read(ReadLevel),
     Write(Vec<Operation>, Option<IdempotencyKey>),
     Join(String, String),
     Remove(String),
@@ -144,6 +144,8 @@ enum Asked {
 struct Map {
     data: Mutex<BTreeMap<Vec<u8>, Bytes>>,
     asked: Mutex<Vec<Asked>>,
+    /// Of the last request.
+    limit: Mutex<Duration>,
     failure: Mutex<Option<Failure>>,
     status: Mutex<Arc<Status>>,
     identity: Arc<Identity>,
@@ -164,6 +166,7 @@ impl Default for Map {
         Map {
             data: Mutex::default(),
             asked: Mutex::default(),
+            limit: Mutex::default(),
             failure: Mutex::default(),
             status: Mutex::default(),
             identity: Arc::new(identity),
@@ -180,12 +183,13 @@ impl Map {
 }
 
 impl Cluster for Map {
-    async fn request(&self, request: node::Request, _limit: Duration) -> Outcome {
+    async fn request(&self, request: node::Request, limit: Duration) -> Outcome {
+        *self.limit.lock().unwrap() = limit;
         if let Some(failure) = &*self.failure.lock().unwrap() {
             return Outcome::Failed(failure.clone());
         }
         let asked = match &request {
-            node::Request::Read(_) => Asked::Read,
+            node::Request::Read(level) => Asked::Read(*level),
             node::Request::Write { operations, idempotency } => Asked::Write(operations.clone(), idempotency.clone()),
             node::Request::Join { name, address } => Asked::Join(name.clone(), address.clone()),
             node::Request::Remove { name } => Asked::Remove(name.clone()),

@@ -13,7 +13,7 @@ async fn the_walkthrough() {
     let answer = server.post("/keys/some-key/", r#"{"value": "some-value"}"#).await;
     assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"value":"some-value"}"#));
     assert_eq!(answer.header("content-type"), Some("application/json"));
-    assert_eq!(server.asked(), [Asked::Read, put(&[("some-key", "some-value")])]);
+    assert_eq!(server.asked(), [Asked::Read(ReadLevel::Linearizable), put(&[("some-key", "some-value")])]);
 
     assert_eq!(server.get("/keys/some-key/").await.body, r#"{"value":"some-value"}"#);
 }

@@ -123,7 +123,7 @@ async fn reads_take_a_level_and_a_wrong_one_is_refused() {
     assert_eq!(server.get("/db/k?level=none").await.body, "v");
     assert_eq!(server.asked(), []);
     assert_eq!(server.get("/db/k").await.body, "v");
-    assert_eq!(server.asked(), [Asked::Read]);
+    assert_eq!(server.asked(), [Asked::Read(ReadLevel::Linearizable)]);
     server.get("/db/k?level=quick").await.expect_sentence(400, "quick");
 }
 
@@ -148,7 +148,7 @@ async fn where_nothing_is_forwarded_a_follower_says_what_raftd_said() {
     assert_eq!(answer.header("quorate-leader"), Some("2f7a1c0"));
     assert_eq!(answer.header("quorate-leader-address"), Some("localhost:4001"));
     assert_eq!(server.get("/db/foo").await.status, 200);
-    assert_eq!(server.asked(), [Asked::Read]);
+    assert_eq!(server.asked(), [Asked::Read(ReadLevel::Linearizable)]);
 }
 
 #[tokio::test]

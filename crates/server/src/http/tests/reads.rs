@@ -5,21 +5,48 @@ use super::*;
 #[tokio::test]
 async fn a_read_is_linearizable_unless_the_request_or_the_node_says_otherwise() {
     let server = Server::with(&[("k", "v")]);
-    for path in ["/key/k", "/key/k?level=linearizable", "/key/k?level=LINEARIZABLE"] {
-        assert_eq!(server.get(path).await.body, r#"{"k":"v"}"#);
-        assert_eq!(server.asked(), [Asked::Read], "{path}");
+    let rows = [
+        ("/key/k", Some(ReadLevel::Linearizable), "linearizable"),
+        ("/key/k?level=linearizable", Some(ReadLevel::Linearizable), "linearizable"),
+        ("/key/k?level=LINEARIZABLE", Some(ReadLevel::Linearizable), "linearizable"),
+        ("/key/k?level=weak", Some(ReadLevel::Weak), "weak"),
+        ("/key/k?level=strong", Some(ReadLevel::Strong), "strong"),
+        ("/key/k?level=auto", Some(ReadLevel::Weak), "weak"),
+        ("/key/k?x=1&level=none", None, "none"),
+    ];
+    for (path, asked, served) in rows {
+        let answer = server.get(path).await;
+        assert_eq!((answer.body.as_str(), answer.header("quorate-level")), (r#"{"k":"v"}"#, Some(served)), "{path}");
+        assert_eq!(server.asked(), asked.map(Asked::Read).into_iter().collect::<Vec<_>>(), "{path}");
     }
-    assert_eq!(server.get("/key/k?x=1&level=none").await.body, r#"{"k":"v"}"#);
-    assert_eq!(server.asked(), []);
     for level in ["quick", "", "non"] {
-        server.get(&format!("/key/k?level={level}")).await.expect_error(400, "none or linearizable");
+        server.get(&format!("/key/k?level={level}")).await.expect_error(400, Level::NAMES);
     }
+
+    server.cluster().set_status(Status { role: node::Role::Learner, ..led_by("node0") });
+    assert_eq!(server.get("/key/k?level=auto").await.header("quorate-level"), Some("none"), "a learner asks nobody");
+    assert_eq!(server.asked(), []);
 
     let server = Server::with_settings(Settings { read_level: Level::None, ..settings() });
     server.get("/key/k").await;
     assert_eq!(server.asked(), []);
     server.get("/key/k?level=linearizable").await;
-    assert_eq!(server.asked(), [Asked::Read]);
+    assert_eq!(server.asked(), [Asked::Read(ReadLevel::Linearizable)]);
+}
+
+#[tokio::test]
+async fn a_linearizable_read_waits_no_longer_than_it_says() {
+    let server = Server::with(&[("k", "v")]);
+    for (path, limit) in [
+        ("/key/k", Duration::from_secs(10)),
+        ("/key/k?linearizable_timeout=250ms", Duration::from_millis(250)),
+        ("/key/k?linearizable_timeout=1h", Duration::from_secs(10)),
+        ("/key/k?linearizable_timeout=0s", Duration::from_secs(10)),
+    ] {
+        assert_eq!(server.get(path).await.status, 200);
+        assert_eq!(*server.cluster().limit.lock().unwrap(), limit, "{path}");
+    }
+    server.get("/key/k?linearizable_timeout=soon").await.expect_error(400, "1m30s");
 }
 
 #[tokio::test]
@@ -60,4 +87,26 @@ async fn data_older_than_the_wish_is_503_and_says_how_old() {
     server.get("/key/k?level=none&freshness=1h").await.expect_error(503, "not heard of a leader");
     assert_eq!(server.get("/key/k?level=none").await.status, 200);
     server.get("/key/k?level=none&freshness=soon").await.expect_error(400, "1m30s");
+}
+
+#[tokio::test]
+async fn every_dialect_reads_at_every_level() {
+    let server = Server::with(&[("k", "v")]);
+    let asks = [
+        ("linearizable", Some(ReadLevel::Linearizable)),
+        ("weak", Some(ReadLevel::Weak)),
+        ("strong", Some(ReadLevel::Strong)),
+        ("none", None),
+    ];
+    for path in ["/key/k?", "/db/k?", "/keys/k/?", "/get/k?", "/get?clave=k&"] {
+        for (level, asked) in asks {
+            let answer = server.get(&format!("{path}level={level}")).await;
+            assert_eq!((answer.status, answer.header("quorate-level")), (200, Some(level)), "{path}");
+            assert_eq!(server.asked(), asked.map(Asked::Read).into_iter().collect::<Vec<_>>(), "{path} {level}");
+        }
+        let refused = server.get(&format!("{path}level=quick")).await;
+        assert!(refused.status == 400 && refused.body.contains(Level::NAMES), "{path} {refused:?}");
+        let refused = server.get(&format!("{path}level=none&freshness=1s")).await;
+        assert!(refused.status == 503 && refused.body.contains("not heard of a leader"), "{path} {refused:?}");
+    }
 }
