@@ -10,6 +10,7 @@ mod load;
 mod membership;
 mod raft_kv;
 mod raftd;
+mod reads;
 mod sharded;
 mod stage;
 mod walkthrough;
