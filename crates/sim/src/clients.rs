@@ -2,12 +2,16 @@
 //!
 //! Every value is written once. Some writes carry an idempotency key and are tried again, on another host, as long as
 //! their outcome is unknown. Batches tie keys two and two, so that a history can be judged in time.
+//!
+//! Reads are of all levels. Linearizable and strong ones stand in the history. A weak one must show a state that was, and
+//! none older than what every leader that may answer is known to have; a local one any state that was.
 
-use crate::check::Judgement;
+use crate::check::{Judgement, Model};
 use crate::{Answer, HostNumber, Micros, SECOND, World, check};
+use base::Index;
 use base::rng::Rng;
 use bytes::Bytes;
-use kv::{IdempotencyKey, Operation, fingerprint};
+use kv::{IdempotencyKey, Operation, View, fingerprint};
 use lincheck::{History, OperationId};
 use node::{Failure, Outcome, ReadLevel, Request, TICKS_PER_SECOND};
 use std::collections::BTreeMap;
@@ -35,7 +39,6 @@ pub struct Clients {
 
 /// What a client is at.
 struct Current {
-    id: OperationId,
     wants: Wants,
     attempts: u64,
     /// An attempt may have taken effect.
@@ -43,8 +46,9 @@ struct Current {
 }
 
 enum Wants {
-    Read(Bytes),
-    Write { operations: Vec<Operation>, idempotency: Option<IdempotencyKey> },
+    Read { id: OperationId, level: ReadLevel, key: Bytes },
+    WeakRead { key: Bytes, not_before: Index },
+    Write { id: OperationId, operations: Vec<Operation>, idempotency: Option<IdempotencyKey> },
 }
 
 impl Clients {
@@ -97,15 +101,17 @@ impl Clients {
         }
         self.begun += 1;
         world.totals.operations += 1;
-        match self.rng.below(100) {
-            0..=14 => {
+        let wants = match self.rng.below(100) {
+            0..=11 => {
                 self.read_locally(world);
                 return self.think(world, client);
             }
-            15..=49 => {
+            12..=21 => Wants::WeakRead { key: self.key(), not_before: world.any_leader_has() },
+            n @ 22..=49 => {
+                let level = if n < 30 { ReadLevel::Strong } else { ReadLevel::Linearizable };
                 let key = self.key();
                 let id = self.history.invoke(client as u64, lincheck::Operation::get(key.to_vec()), world.now());
-                self.clients[client] = Some(Current { id, wants: Wants::Read(key), attempts: 0, unsure: false });
+                Wants::Read { id, level, key }
             }
             _ => {
                 let operations = self.operations();
@@ -114,10 +120,10 @@ impl Clients {
                     IdempotencyKey { fingerprint: fingerprint([key.as_ref()]), key }
                 });
                 let id = self.history.invoke(client as u64, for_history(&operations), world.now());
-                let wants = Wants::Write { operations, idempotency };
-                self.clients[client] = Some(Current { id, wants, attempts: 0, unsure: false });
+                Wants::Write { id, operations, idempotency }
             }
-        }
+        };
+        self.clients[client] = Some(Current { wants, attempts: 0, unsure: false });
         self.attempt(world, client);
     }
 
@@ -155,12 +161,8 @@ impl Clients {
             world.totals.operations_failed += 1;
             return;
         };
-        let (index, found) = (view.applied().index, view.get(&key).map(|found| found.value));
-        let expected = world.checks.model.at(&key, index).map(|version| version.value.clone());
-        if found != expected {
-            let what = format!("h{host} shows {key:?} = {found:?} at {index} instead of {expected:?}");
-            world.checks.must("a local read shows a state that was", Err(what));
-        }
+        let result = shows_what_was(&world.checks.model, view, &key);
+        world.checks.must("a local read shows a state that was", result.map_err(|what| format!("h{host}: {what}")));
         world.totals.reads_local += 1;
         world.totals.operations_ok += 1;
     }
@@ -176,14 +178,16 @@ impl Clients {
         let Some(current) = &mut self.clients[client] else { return };
         current.attempts += 1;
         let request = match &current.wants {
-            Wants::Read(_) => Request::Read(ReadLevel::Linearizable),
-            Wants::Write { operations, idempotency } => {
+            Wants::Read { level, .. } => Request::Read(*level),
+            Wants::WeakRead { .. } => Request::Read(ReadLevel::Weak),
+            Wants::Write { operations, idempotency, .. } => {
                 Request::Write { operations: operations.clone(), idempotency: idempotency.clone() }
             }
         };
         let now = world.now();
         world.trace.note(now, Some(host), &[30, client as u64], || match &current.wants {
-            Wants::Read(key) => format!("is asked by client {client}: {} ?", text(key)),
+            Wants::Read { level, key, .. } => format!("is asked by client {client}: {} ? ({level:?})", text(key)),
+            Wants::WeakRead { key, .. } => format!("is asked by client {client}: {} ? (Weak)", text(key)),
             Wants::Write { operations, .. } => format!("is asked by client {client}: {}", describe(operations)),
         });
         let limit_ticks = self.rng.between(TICKS_PER_SECOND / 2, 4 * TICKS_PER_SECOND);
@@ -203,24 +207,38 @@ impl Clients {
         let now = world.now();
         world.trace.note(now, None, &[31, client as u64], || format!("client {client} hears: {}", told(&answer)));
         match (&current.wants, answer) {
-            (Wants::Read(key), Answer::Outcome(Outcome::Readable, Some(view))) => {
+            (Wants::Read { id, level, key }, Answer::Outcome(Outcome::Readable, Some(view))) => {
                 let value = view.get(key).map(|found| found.value.to_vec());
-                self.history.complete(current.id, lincheck::Outcome::Read(value), now);
-                world.totals.reads_linearizable += 1;
+                self.history.complete(*id, lincheck::Outcome::Read(value), now);
+                match level {
+                    ReadLevel::Strong => world.totals.reads_strong += 1,
+                    ReadLevel::Linearizable | ReadLevel::Weak => world.totals.reads_linearizable += 1,
+                }
                 world.totals.operations_ok += 1;
             }
-            (Wants::Read(_), Answer::Outcome(Outcome::Failed(_), _) | Answer::NobodyThere | Answer::Lost) => {
-                self.history.failed(current.id);
+            (Wants::WeakRead { key, not_before }, Answer::Outcome(Outcome::Readable, Some(view))) => {
+                let result = shows_what_was(&world.checks.model, &view, key);
+                world.checks.must("a weak read shows a state that was", result);
+                let result = check::weak_read(&view, *not_before);
+                world.checks.must("a weak read shows what its leader had", result);
+                world.totals.reads_weak += 1;
+                world.totals.operations_ok += 1;
+            }
+            (Wants::Read { .. } | Wants::WeakRead { .. }, answer) => {
+                world.checks.must("a read is answered as one", failed_as_a_read(&answer));
+                if let Wants::Read { id, .. } = current.wants {
+                    self.history.failed(id);
+                }
                 world.totals.operations_failed += 1;
             }
-            (Wants::Write { operations, .. }, Answer::Outcome(Outcome::Written { revision, .. }, _)) => {
+            (Wants::Write { id, operations, .. }, Answer::Outcome(Outcome::Written { revision, .. }, _)) => {
                 let values = values(operations);
                 let result = world.checks.acknowledged.written(&world.checks.model, &values, revision);
                 world.checks.must("an acknowledged write took effect", result);
-                self.history.complete(current.id, lincheck::Outcome::Done, now);
+                self.history.complete(*id, lincheck::Outcome::Done, now);
                 world.totals.operations_ok += 1;
             }
-            (Wants::Write { operations, idempotency }, answer) => {
+            (Wants::Write { id, operations, idempotency }, answer) => {
                 match answer {
                     Answer::Lost | Answer::Outcome(Outcome::Failed(Failure::Unknown(_)), _) => current.unsure = true,
                     Answer::NobodyThere => {}
@@ -243,16 +261,13 @@ impl Clients {
                     return self.think(world, client);
                 }
                 if current.unsure {
-                    self.history.unknown(current.id);
+                    self.history.unknown(*id);
                     world.totals.operations_unknown += 1;
                 } else {
                     world.checks.acknowledged.refused(values(operations));
-                    self.history.failed(current.id);
+                    self.history.failed(*id);
                     world.totals.operations_failed += 1;
                 }
-            }
-            (Wants::Read(_), Answer::Outcome(outcome, _)) => {
-                world.checks.must("a read is answered as one", Err(format!("{outcome:?}")));
             }
         }
         self.think(world, client);
@@ -267,6 +282,27 @@ impl Clients {
                 world.checks.must("linearizability (Herlihy and Wing, 1990)", Err(what));
             }
         }
+    }
+}
+
+fn shows_what_was(model: &Model, view: &View, key: &Bytes) -> Result<(), String> {
+    let (index, found) = (view.applied().index, view.get(key).map(|found| found.value));
+    let expected = model.at(key, index).map(|version| &version.value);
+    match found.as_ref() == expected {
+        true => Ok(()),
+        false => Err(format!("{key:?} = {found:?} at {index} instead of {expected:?}")),
+    }
+}
+
+/// It changes nothing, so it is always known that it changed nothing.
+fn failed_as_a_read(answer: &Answer) -> Result<(), String> {
+    match answer {
+        Answer::NobodyThere | Answer::Lost => Ok(()),
+        Answer::Outcome(Outcome::Failed(failure), _) => match failure {
+            Failure::Unavailable(_) | Failure::Overloaded(_) | Failure::Removed(_) => Ok(()),
+            Failure::Invalid(_) | Failure::Unknown(_) | Failure::KeyReused(_) => Err(format!("{failure:?}")),
+        },
+        Answer::Outcome(outcome, _) => Err(format!("{outcome:?}")),
     }
 }
 

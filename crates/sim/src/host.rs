@@ -2,7 +2,7 @@
 
 use crate::disk::{Disk, Folder};
 use crate::{HostNumber, Micros};
-use base::{ClusterId, GroupId, Incarnation, NodeId, Position};
+use base::{ClusterId, GroupId, Incarnation, Index, NodeId, Position};
 use bytes::Bytes;
 use node::{Event, Node, Status, Ticket, WriteId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -66,6 +66,7 @@ pub(crate) struct Running {
     pub syncing: Option<WriteId>,
     pub last_synced: WriteId,
     pub view: Option<kv::View>,
+    pub known_commit: Index,
     pub status: Arc<Status>,
 }
 

@@ -55,6 +55,8 @@ totals! {
     operations_unknown: "… of unknown outcome",
     retries: "… tried again under the same idempotency key",
     reads_linearizable: "linearizable reads answered",
+    reads_strong: "strong reads answered",
+    reads_weak: "weak reads answered",
     reads_local: "local reads answered",
     entries_applied: "entries committed",
     stuck: "lives whose quorum was wiped for good",

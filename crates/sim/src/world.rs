@@ -16,11 +16,11 @@ use crate::trace::Trace;
 use crate::{HostNumber, Micros, SECOND};
 use base::codec::Writer;
 use base::rng::{Rng, hash};
-use base::{ClusterId, Incarnation, NodeId};
+use base::{ClusterId, Incarnation, Index, NodeId};
 use kv::{Command, RequestId};
 use node::{
-    Effect, Event, Greeting, Message, Node, Notice, Outcome, Request, Role, Status, TICKS_PER_SECOND, Verbosity,
-    WriteId,
+    Effect, Event, Greeting, Message, Node, Notice, Outcome, ReadLevel, Request, Role, Status, TICKS_PER_SECOND,
+    Verbosity, WriteId,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -72,8 +72,10 @@ impl Settings {
 pub enum Sabotage {
     /// The log says "written" without a sync.
     AcknowledgeWithoutSync,
-    /// Reads are served from the published view, with no question to a quorum.
+    /// Linearizable reads are served from the published view, with no question to a quorum.
     ReadWithoutRound,
+    /// Weak reads are served from the published view, with no question to the leader.
+    WeakReadFromAnyone,
     /// A forwarded write is proposed twice, as if it were two requests.
     ApplyTwice,
     /// A restart forgets term and vote.
@@ -280,6 +282,7 @@ impl World {
                     syncing: None,
                     last_synced: 0,
                     view: None,
+                    known_commit: 0,
                     status: Arc::new(Status::default()),
                 });
                 let life = h.life;
@@ -515,6 +518,20 @@ impl World {
         leaders.max().map(|(_, host)| host)
     }
 
+    /// What every leader that is asked from now on has: the leaders of today, among them one that was deposed and does not
+    /// know it yet, and those that are elected later.
+    pub fn any_leader_has(&self) -> Index {
+        let leaders = self
+            .hosts
+            .values()
+            .filter(|host| host.running().is_some_and(|running| running.node.status().role == Role::Leader));
+        let has = |host: &Host| {
+            let known = host.running().map_or(0, |running| running.known_commit);
+            known.max(self.checks.committed_at_election(host.number))
+        };
+        leaders.map(has).min().unwrap_or(self.checks.committed_to())
+    }
+
     pub fn host_of(&self, id: NodeId) -> Option<HostNumber> {
         self.hosts.values().find(|host| host.running().is_some_and(|running| running.id == id)).map(|host| host.number)
     }
@@ -662,7 +679,7 @@ impl World {
                     format!("applied up to {} (revision {})", view.applied().index, view.revision())
                 });
                 if let Some(running) = self.hosts.get_mut(&host).and_then(Host::running_mut) {
-                    running.view = Some(view);
+                    (running.view, running.known_commit) = (Some(view), known_commit);
                 }
             }
             Effect::PublishStatus(status) => {
@@ -721,7 +738,12 @@ impl World {
         let Some(process) = process.filter(|process| process.node.is_some()) else {
             return self.at(delay, Happening::Answer { question, answer: Answer::NobodyThere });
         };
-        if self.settings.sabotage == Some(Sabotage::ReadWithoutRound) && matches!(request, Request::Read(_)) {
+        let asks_nobody = match (self.settings.sabotage, &request) {
+            (Some(Sabotage::ReadWithoutRound), Request::Read(level)) => *level == ReadLevel::Linearizable,
+            (Some(Sabotage::WeakReadFromAnyone), Request::Read(level)) => *level == ReadLevel::Weak,
+            _ => false,
+        };
+        if asks_nobody {
             let view = process.node.as_ref().and_then(|running| running.view.clone());
             let answer = Answer::Outcome(Outcome::Readable, view);
             return self.at(delay, Happening::Answer { question, answer });

@@ -47,6 +47,8 @@ fn three_hundred_lives() {
         (totals.removals, "removals"),
         (totals.wipes, "wiped folders"),
         (totals.reads_linearizable, "linearizable reads"),
+        (totals.reads_strong, "strong reads"),
+        (totals.reads_weak, "weak reads"),
         (totals.operations_unknown, "unknown outcomes"),
         (totals.retries, "retries"),
     ] {
@@ -110,6 +112,11 @@ fn a_log_that_does_not_sync_is_found() {
 #[test]
 fn reads_without_a_question_to_a_quorum_are_found() {
     is_found_within(5, Sabotage::ReadWithoutRound, &["linearizability"]);
+}
+
+#[test]
+fn weak_reads_without_a_question_to_the_leader_are_found() {
+    is_found_within(5, Sabotage::WeakReadFromAnyone, &["a weak read"]);
 }
 
 #[test]

@@ -32,6 +32,7 @@ scripts! {
     join_to_nowhere
     leader_removes_itself
     read_before_a_commit_in_the_term
+    reads_of_every_level
     removed_server_does_not_disturb
     replacing_one_of_two
     snapshot_races_apply
@@ -230,14 +231,14 @@ impl Runner for Script {
                 }
             }
             "get" => {
-                let question = self.world.ask(number(0)?, LIMIT_TICKS, Request::Read(ReadLevel::Linearizable));
+                let question = self.world.ask(number(0)?, LIMIT_TICKS, Request::Read(level(&pairs)?));
                 return match self.wait(question) {
                     Answer::Outcome(Outcome::Readable, Some(view)) => line(value(&view, words[1])),
                     answer => line(told(&answer)),
                 };
             }
             "send-get" => {
-                let question = self.world.ask(number(0)?, LIMIT_TICKS, Request::Read(ReadLevel::Linearizable));
+                let question = self.world.ask(number(0)?, LIMIT_TICKS, Request::Read(level(&pairs)?));
                 self.sent.push(("the read".into(), question));
             }
             "peek" => {
@@ -306,6 +307,15 @@ impl Runner for Script {
             other => return Err(format!("no such command: {other}").into()),
         }
         Ok(String::new())
+    }
+}
+
+fn level(pairs: &[(&str, &str)]) -> Result<ReadLevel, String> {
+    match pairs.first() {
+        None => Ok(ReadLevel::Linearizable),
+        Some(("level", "weak")) => Ok(ReadLevel::Weak),
+        Some(("level", "strong")) => Ok(ReadLevel::Strong),
+        Some((key, value)) => Err(format!("no such level of a read: {key}={value}")),
     }
 }
 

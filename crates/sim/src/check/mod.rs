@@ -16,10 +16,12 @@ mod own_disk_first;
 mod shadow;
 mod state_hashes;
 mod state_machine_safety;
+mod weak_reads;
 
 pub use acknowledged::Acknowledged;
 pub use linearizable::{Judgement, judge};
 pub use model::Model;
+pub use weak_reads::weak_read;
 
 use crate::HostNumber;
 use base::{Index, Position, Term};
@@ -58,6 +60,8 @@ struct Watched {
     shadow: Shadow,
     applied: Position,
     leads: Option<Term>,
+    /// What was committed when it was elected last.
+    committed_at_election: Index,
 }
 
 impl Checks {
@@ -79,6 +83,10 @@ impl Checks {
     /// The newest index that is known to be committed, and applied somewhere.
     pub fn committed_to(&self) -> Index {
         self.committed.last()
+    }
+
+    pub fn committed_at_election(&self, host: HostNumber) -> Index {
+        self.hosts.get(&host).map_or(0, |watched| watched.committed_at_election)
     }
 
     pub fn elections(&self) -> u64 {
@@ -133,7 +141,7 @@ impl Checks {
         let watched = self.hosts.entry(host).or_default();
         let (leads, term) = (status.role == Role::Leader, status.term);
         if leads && watched.leads != Some(term) {
-            watched.leads = Some(term);
+            (watched.leads, watched.committed_at_election) = (Some(term), self.committed.last());
             let safe = self.election_safety.leads(term, status.node);
             let complete = leader_completeness(&self.committed, &watched.shadow, term);
             self.must("election safety (Raft paper, 5.2)", safe);
