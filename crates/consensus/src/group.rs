@@ -287,6 +287,11 @@ impl Group {
         self.propose_raft_change(change.to_raft(), context)
     }
 
+    /// As leader: a change of voters may be in the log that is not applied yet.
+    pub fn has_pending_change(&self) -> bool {
+        self.raw.raft.has_pending_conf()
+    }
+
     /// Leaves a joint configuration whose leader was lost before it could. Does nothing if that is under way.
     pub fn leave_joint(&mut self) {
         if self.is_leader() && !self.raw.raft.has_pending_conf() && self.voters().is_joint() {

@@ -23,6 +23,8 @@ const MAX_JOBS: usize = 64;
 const RESEND_TICKS: u64 = 20;
 /// A learner that makes no progress for this long is removed again.
 const STALLED_TICKS: u64 = 200;
+/// Before a voter is called silent, it has had this long to be heard.
+const SILENT_TICKS: u64 = 24;
 /// A learner this close to the commit index is caught up: the rest arrives while it becomes a voter.
 const CAUGHT_UP_ENTRIES: u64 = 256;
 
@@ -314,13 +316,34 @@ impl AdminDesk {
                     invalid(format!("{name} is the only voter; a cluster can't do without one"))
                 }
                 Some((id, _)) if id == self.me => Step::HandOver(None),
-                Some((id, _)) => Step::Change(MemberChange::Remove { id }),
+                Some((id, _)) => self.remove(job, id, group, configuration, now),
             },
             Admin::Join { name, address } => {
                 let (name, address) = (name.clone(), address.clone());
                 self.step_join(job, &name, &address, group, configuration, now)
             }
         }
+    }
+
+    /// A cluster whose last healthy voters are removed before its dead ones can't change anything any more, not even that.
+    fn remove(&self, job: &Job, id: NodeId, group: &Group, configuration: &Configuration, now: u64) -> Step {
+        let stay = || configuration.voters.voters.iter().filter(|&&voter| voter != id);
+        let silent: Vec<NodeId> = stay().copied().filter(|&v| v != self.me && !is_active(group, v)).collect();
+        // While a change is under way, it may be this removal.
+        if configuration.is_voter(id) && !group.has_pending_change() && silent.len() * 2 >= stay().count() {
+            // A new leader has not heard everybody yet.
+            if now < job.moved + SILENT_TICKS {
+                return Step::Wait;
+            }
+            let name = &configuration.members[&id].name;
+            let silent: Vec<String> = silent.iter().map(|id| configuration.members[id].to_string()).collect();
+            return unavailable(format!(
+                "without {name}, no majority of the voters would answer, for nothing is heard of {}; the members are as \
+                 before: bring it back, replace it, or remove it first",
+                silent.join(" and ")
+            ));
+        }
+        Step::Change(MemberChange::Remove { id })
     }
 
     fn step_join(

@@ -305,6 +305,25 @@ fn a_removed_node_stops_serving_and_says_why() {
     assert!(matches!(last, Outcome::Failed(Failure::Invalid(_))), "{last:?}");
 }
 
+/// Removing what still works before what is dead would end the cluster.
+#[test]
+fn a_removal_that_would_leave_no_majority_is_refused() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    assert_eq!(world.leader(), "a");
+    world.kill("c");
+    world.run(30);
+    let before = world.status("a").configuration.clone();
+    match world.ask("b", Request::Remove { name: "b".into() }) {
+        Outcome::Failed(Failure::Unavailable(text)) => assert!(text.contains("nothing is heard of c at c:1"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(world.status("a").configuration, before);
+    for name in ["c", "b"] {
+        assert_eq!(world.ask("a", Request::Remove { name: name.into() }), Outcome::Done);
+    }
+    assert!(matches!(world.ask("a", put("k", "v")), Outcome::Written { .. }));
+}
+
 #[test]
 fn leadership_is_handed_over_on_request_and_at_a_drain() {
     let mut world = cluster_of(&["a", "b", "c"]);

@@ -159,16 +159,16 @@ impl Living {
     fn heal(&mut self) {
         self.clients.end();
         self.troubles.end(&mut self.world);
-        if self.troubles.quorum_is_gone(&self.world) {
+        // A removal that was asked for before may come through only now, and leave too few.
+        let is_stuck = |living: &Living| living.troubles.quorum_is_gone(&living.world);
+        let whole = self.wait_for(HEALING_LIMIT, |living| is_stuck(living) || living.is_whole());
+        if self.failed() {
+            return;
+        }
+        if is_stuck(self) {
             self.world.totals.stuck += 1;
             let until = self.world.now() + 10 * SECOND;
             return self.run_until(until);
-        }
-        let whole = self.wait_for(HEALING_LIMIT, |living| {
-            living.clients.are_done() && !living.troubles.members_may_change() && living.members().is_some()
-        });
-        if self.failed() {
-            return;
         }
         if !whole {
             let what = format!("not whole {} s after everything healed: {}", HEALING_LIMIT / SECOND, self.describe());
@@ -217,6 +217,10 @@ impl Living {
                 }
             }
         }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.clients.are_done() && !self.troubles.members_may_change() && self.members().is_some()
     }
 
     /// The hosts of all members, if every one of them is up, knows its leader and is a voter.
