@@ -2,7 +2,8 @@
 //!
 //! Real nodes ([`node::Node`]) on real logs and checkpoints (`storage`, on disks in memory), in a world of which every
 //! part is drawn from a seed: the network's delays, losses and cuts, the disks' pace, crashes that lose what was not
-//! synced, pauses, clocks that run fast or slow, members that come and go, and clients that never stop asking.
+//! synced, pauses, clocks that run fast or slow, times of day that are anything, members that come and go, and clients
+//! that never stop asking.
 //!
 //! - [`World`] is that world: hosts, network, time. It goes on by one event at a time, in the order of (time, sequence).
 //! - [`live`] is one life of it: faults first, then everything heals and must go on and agree.
