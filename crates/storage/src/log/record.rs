@@ -216,9 +216,12 @@ pub fn put_hard_state(buffer: &mut Vec<u8>, hard_state: HardState) {
 }
 
 pub fn read_position(reader: &mut Reader) -> Result<Position, Malformed> {
-    let position = Position { index: reader.varint()?, term: reader.varint()? };
-    // Others add one to it.
-    if position.index == Index::MAX { Err(Malformed("index")) } else { Ok(position) }
+    Ok(Position { index: countable(reader.varint()?)?, term: reader.varint()? })
+}
+
+/// What others count on from. Near the end of its range it is refused, so that no sum overflows.
+pub fn countable(number: u64) -> Result<u64, Malformed> {
+    if number > u64::MAX / 4 { Err(Malformed("number")) } else { Ok(number) }
 }
 
 pub fn read_hard_state(reader: &mut Reader) -> Result<HardState, Malformed> {
@@ -261,12 +264,11 @@ fn decode_section(reader: &mut Reader) -> Result<Section, Malformed> {
         write.reset = Some(read_position(reader)?);
     }
     if has(ENTRIES) {
-        let first: Index = reader.varint()?;
+        let first: Index = countable(reader.varint()?)?;
         let count = reader.count()?;
         write.entries.reserve_exact(count);
         for at in 0..count as u64 {
-            let index = first.checked_add(at).ok_or(Malformed("index"))?;
-            let position = Position { index, term: reader.varint()? };
+            let position = Position { index: first + at, term: reader.varint()? };
             let kind = match reader.u8()? {
                 0 => EntryKind::Normal,
                 1 => EntryKind::Change,

@@ -7,7 +7,7 @@ use crate::StorageError;
 use base::codec::Malformed;
 use base::{GroupId, Index, Position};
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What was read so far.
@@ -21,9 +21,11 @@ pub struct GroupReplay {
     pub hard_state: HardState,
     pub configuration: Bytes,
     pub start: Position,
-    /// From the one after `start` on, each with the segment it stands in. `None` where the segment is gone: by the end
-    /// of the log a purge or a copy must have closed such a gap.
-    pub entries: VecDeque<Option<(LogEntry, u64)>>,
+    /// At least `start`.
+    pub last: Index,
+    /// After `start` and up to `last`, each with the segment it stands in. One is missing where its segment is gone: by
+    /// the end of the log a purge or a copy must have closed such a gap.
+    pub entries: BTreeMap<Index, (LogEntry, u64)>,
 }
 
 /// Where reading a segment ended.
@@ -87,8 +89,9 @@ impl Replay {
     /// Each group's first missing entry, if there is one.
     pub fn first_gap(&self) -> Option<(GroupId, Index)> {
         self.groups.iter().find_map(|(&group, state)| {
-            let gap = state.entries.iter().position(Option::is_none)?;
-            Some((group, state.start.index + 1 + gap as u64))
+            let mut expected = state.start.index + 1..=state.last;
+            let mut found = state.entries.keys();
+            expected.find(|index| found.next() != Some(index)).map(|index| (group, index))
         })
     }
 
@@ -103,7 +106,8 @@ impl Replay {
                 state.entries.clear();
             }
             state.start = begun.start;
-            state.entries.resize((begun.last - begun.start.index) as usize, None);
+            state.cut(begun.last);
+            state.last = begun.last;
         }
     }
 
@@ -115,23 +119,20 @@ impl Replay {
             }
             if let Some(position) = write.reset {
                 state.start = position;
+                state.last = position.index;
                 state.entries.clear();
             }
-            if let Some(first) = write.entries.first() {
-                let at = first.position.index.checked_sub(state.start.index + 1).ok_or(Malformed("first index"))?;
-                let at = usize::try_from(at).map_err(|_| Malformed("first index"))?;
-                if copied {
-                    for (entry, place) in
-                        write.entries.into_iter().zip(state.entries.range_mut(at.min(state.entries.len())..))
-                    {
-                        *place = Some((entry, segment));
-                    }
-                } else if at <= state.entries.len() {
-                    state.entries.truncate(at);
-                    state.entries.extend(write.entries.into_iter().map(|entry| Some((entry, segment))));
-                } else {
+            if let (Some(first), Some(last)) = (write.entries.first(), write.entries.last()) {
+                let (first, last) = (first.position.index, last.position.index);
+                if first <= state.start.index || !copied && first > state.last + 1 {
                     return Err(Malformed("first index"));
                 }
+                if !copied {
+                    state.cut(first - 1);
+                    state.last = last;
+                }
+                let still_there = write.entries.into_iter().take_while(|entry| entry.position.index <= state.last);
+                state.entries.extend(still_there.map(|entry| (entry.position.index, (entry, segment))));
             }
             if let Some(position) = write.purge_to {
                 state.purge(position);
@@ -147,28 +148,83 @@ impl Replay {
 impl GroupReplay {
     /// These entries, if all are there.
     pub fn range(&self, first: Index, last: Index) -> Option<Vec<LogEntry>> {
-        let from = usize::try_from(first.checked_sub(self.start.index + 1)?).ok()?;
-        let to = usize::try_from(last.checked_sub(self.start.index)?).ok()?;
-        if to > self.entries.len() || from > to {
-            return None;
-        }
-        self.entries.range(from..to).map(|entry| entry.as_ref().map(|(entry, _)| entry.clone())).collect()
+        (first..=last).map(|index| self.entries.get(&index).map(|(entry, _)| entry.clone())).collect()
     }
 
     pub fn into_recovered(self) -> RecoveredGroup {
         RecoveredGroup {
             hard_state: self.hard_state,
             start: self.start,
-            entries: self.entries.into_iter().flatten().map(|(entry, _)| entry).collect(),
+            entries: self.entries.into_values().map(|(entry, _)| entry).collect(),
             configuration: self.configuration,
         }
     }
 
     fn purge(&mut self, position: Position) {
         if position.index > self.start.index {
-            let gone = (position.index - self.start.index).min(self.entries.len() as u64);
-            self.entries.drain(..gone as usize);
+            while self.entries.first_entry().is_some_and(|entry| *entry.key() <= position.index) {
+                self.entries.pop_first();
+            }
             self.start = position;
+            self.last = self.last.max(position.index);
+        }
+    }
+
+    /// Nothing stays behind `last`.
+    fn cut(&mut self, last: Index) {
+        while self.entries.last_entry().is_some_and(|entry| *entry.key() > last) {
+            self.entries.pop_last();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::segment::GroupHeader;
+
+    fn read(header: Header) -> (Replay, Result<SegmentEnd, StorageError>) {
+        let mut segment = Vec::new();
+        header.encode(&mut segment);
+        let mut replay = Replay::default();
+        let end = replay.read_segment(Path::new("segment"), &segment, None);
+        (replay, end)
+    }
+
+    fn header(last: Index) -> Header {
+        let group = GroupHeader {
+            hard_state: HardState::default(),
+            configuration: Bytes::new(),
+            start: Position::default(),
+            last,
+        };
+        Header {
+            sequence: 1,
+            previous: 0,
+            previous_number: 0,
+            synced_number: 0,
+            votes_sequence: 0,
+            groups: BTreeMap::from([(1, group)]),
+        }
+    }
+
+    /// It made room for each of them, more than there is memory.
+    #[test]
+    fn entries_that_are_nowhere_take_no_memory() {
+        let (replay, end) = read(header(1 << 60));
+        assert!(end.is_ok());
+        assert_eq!(replay.first_gap(), Some((1, 1)));
+    }
+
+    #[test]
+    fn numbers_near_the_end_of_their_range_are_damage() {
+        for header in [
+            header(Index::MAX),
+            Header { sequence: u64::MAX, ..header(1) },
+            Header { previous_number: u64::MAX - 1, ..header(1) },
+        ] {
+            let (_, end) = read(header);
+            assert!(matches!(end, Err(StorageError::Damaged { .. })));
         }
     }
 }

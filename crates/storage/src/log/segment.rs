@@ -14,17 +14,21 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const MAGIC: &[u8; 8] = b"QLog\0\r\n\x1a";
+pub const MAGIC: &[u8; 8] = b"QLog\0\r\n\x1a";
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 pub fn path(folder: &Path, sequence: u64) -> PathBuf {
-    folder.join(format!("segment-{sequence:016x}"))
+    folder.join(name(sequence))
 }
 
-/// The sequence in a segment's name.
-pub fn sequence_of(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix("segment-").filter(|digits| digits.len() == 16)?;
-    u64::from_str_radix(digits, 16).ok()
+fn name(sequence: u64) -> String {
+    format!("segment-{sequence:016x}")
+}
+
+/// The sequence in a segment's name. A name that says it otherwise than we would is not ours.
+pub fn sequence_of(text: &str) -> Option<u64> {
+    let sequence = u64::from_str_radix(text.strip_prefix("segment-")?, 16).ok()?;
+    (name(sequence) == text).then_some(sequence)
 }
 
 pub fn spare_path(folder: &Path, number: u64) -> PathBuf {
@@ -88,9 +92,9 @@ impl Header {
 
     fn decode_content(mut reader: Reader) -> Result<Header, Malformed> {
         let mut header = Header {
-            sequence: reader.u64()?,
+            sequence: record::countable(reader.u64()?)?,
             previous: reader.u64()?,
-            previous_number: reader.u64()?,
+            previous_number: record::countable(reader.u64()?)?,
             synced_number: reader.u64()?,
             votes_sequence: reader.u64()?,
             groups: BTreeMap::new(),
@@ -100,7 +104,7 @@ impl Header {
             let state = GroupHeader {
                 hard_state: record::read_hard_state(&mut reader)?,
                 start: record::read_position(&mut reader)?,
-                last: reader.varint()?,
+                last: record::countable(reader.varint()?)?,
                 configuration: reader.blob()?,
             };
             if state.last < state.start.index {
@@ -150,4 +154,17 @@ pub fn fill(file: &dyn File, path: &Path, from: u64, to: u64) -> Result<(), Stor
         at += length;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_names_that_we_give_are_segments() {
+        assert_eq!(sequence_of("segment-000000000000000e"), Some(14));
+        for text in ["segment-000000000000000E", "segment-+00000000000000e", "segment-e", "segment-", "spare-1"] {
+            assert_eq!(sequence_of(text), None, "{text}");
+        }
+    }
 }

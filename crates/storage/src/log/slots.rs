@@ -23,7 +23,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-const MAGIC: &[u8; 8] = b"QVotes\0\n";
+pub const MAGIC: &[u8; 8] = b"QVotes\0\n";
 pub const NAMES: [&str; 2] = ["votes-a", "votes-b"];
 
 pub type Votes = BTreeMap<GroupId, (Term, NodeId)>;
@@ -166,10 +166,25 @@ fn encode<'a>(buffer: &mut Vec<u8>, sequence: u64, table: impl Iterator<Item = (
 
 fn decode(content: &[u8]) -> Result<Slot, Malformed> {
     let mut reader = Reader::new(Bytes::copy_from_slice(content));
-    let sequence = reader.varint()?;
+    let sequence = record::countable(reader.varint()?)?;
     let mut votes = Votes::new();
     while reader.remaining() > 0 {
         votes.insert(reader.varint()?, (reader.varint()?, reader.varint()?));
     }
     Ok(Slot { sequence, votes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sequence_that_nothing_could_follow_is_refused() {
+        let mut content = Vec::new();
+        record::put_varint(&mut content, 7);
+        assert!(decode(&content).is_ok());
+        content.clear();
+        record::put_varint(&mut content, u64::MAX);
+        assert!(decode(&content).is_err());
+    }
 }

@@ -511,7 +511,7 @@ impl LiveGroup {
             last: state.start.index,
             runs: VecDeque::new(),
         };
-        for (entry, segment) in state.entries.iter().flatten() {
+        for (entry, segment) in state.entries.values() {
             group.extend(entry.position.index, entry.position.index, *segment, entry_size_bytes(entry));
         }
         group
@@ -594,7 +594,7 @@ fn entries_in(replay: &Replay, segment: u64) -> Copies {
     let mut copies = Copies::new();
     for (&group, state) in &replay.groups {
         let mut next = None;
-        for (entry, _) in state.entries.iter().flatten().filter(|(_, place)| *place == segment) {
+        for (entry, _) in state.entries.values().filter(|(_, place)| *place == segment) {
             let index = entry.position.index;
             match copies.last_mut() {
                 Some((_, entries)) if next == Some(index) => entries.push(entry.clone()),
