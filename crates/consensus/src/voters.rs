@@ -25,7 +25,10 @@ impl Voters {
     }
 
     pub fn decode(r: &mut Reader) -> Result<Voters, Malformed> {
-        let mut list = || -> Result<Vec<NodeId>, Malformed> { (0..r.count()?).map(|_| r.varint()).collect() };
+        let mut list = || -> Result<Vec<NodeId>, Malformed> {
+            let list: Vec<NodeId> = (0..r.count()?).map(|_| r.varint()).collect::<Result<_, _>>()?;
+            if list.is_sorted_by(|a, b| a < b) { Ok(list) } else { Err(Malformed("order of the voters")) }
+        };
         let (voters, learners, voters_outgoing, learners_next) = (list()?, list()?, list()?, list()?);
         Ok(Voters { voters, learners, voters_outgoing, learners_next, auto_leave: r.bool()? })
     }
@@ -88,5 +91,22 @@ impl Change {
             .chain(self.remove.iter().map(single(ConfChangeType::RemoveNode)))
             .collect();
         ConfChangeV2 { transition: ConfChangeTransition::Auto, changes: changes.into(), ..ConfChangeV2::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_out_of_order_are_refused() {
+        let decoded = |voters: Vec<NodeId>| {
+            let mut w = Writer::new();
+            Voters { voters, ..Voters::default() }.encode(&mut w);
+            Voters::decode(&mut Reader::new(w.into_bytes()))
+        };
+        assert!(decoded(vec![1, 2, 3]).is_ok());
+        assert!(decoded(vec![2, 1]).is_err());
+        assert!(decoded(vec![1, 1]).is_err());
     }
 }

@@ -117,8 +117,8 @@ impl Message {
         if count > 0 && msg_type != MessageType::MsgAppend {
             return Err(Malformed("entries outside an append"));
         }
-        // Indexes near the end of their range are refused, so that no sum of them can overflow.
-        if m.index > Index::MAX / 4 || m.commit > Index::MAX / 4 || m.term == 0 {
+        // Indexes and terms near the end of their range are refused, so that no sum of them can overflow.
+        if m.index > Index::MAX / 4 || m.commit > Index::MAX / 4 || m.term == 0 || m.term > Term::MAX / 4 {
             return Err(Malformed("raft message"));
         }
         let mut entries = Vec::with_capacity(count.min(4096));
@@ -283,6 +283,18 @@ mod tests {
             w.raw(&[0; 32]);
             assert!(Message::decode(&mut Reader::new(w.into_bytes())).is_err());
         }
+    }
+
+    #[test]
+    fn a_term_that_none_could_follow_is_refused() {
+        let decoded = |term| {
+            let mut w = Writer::new();
+            Message(eraftpb::Message { msg_type: MessageType::MsgHeartbeat, term, ..Default::default() })
+                .encode(&mut w);
+            Message::decode(&mut Reader::new(w.into_bytes()))
+        };
+        assert!(decoded(1 << 40).is_ok());
+        assert_eq!(decoded(Term::MAX).unwrap_err(), Malformed("raft message"));
     }
 
     #[test]

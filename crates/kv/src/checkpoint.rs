@@ -22,7 +22,7 @@ use crate::sessions::{FirstUse, Session, answered_revision};
 use crate::store::{MAX_CONFIGURATION_BYTES, MAX_IDEMPOTENCY_KEYS, Store};
 use crate::view::{Head, View};
 use base::codec::{Malformed, Reader, Writer};
-use base::{NodeId, Position};
+use base::{Index, NodeId, Position};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
@@ -176,8 +176,8 @@ impl Loader {
         if idempotency_count > idempotency_next || idempotency_count > MAX_IDEMPOTENCY_KEYS as u64 {
             return Err(Malformed("checkpoint: count of idempotency keys"));
         }
-        // An entry takes one revision at the most, and brings one idempotency key at the most.
-        if revision > applied.index || idempotency_next > applied.index {
+        // An entry takes one revision at the most, and brings one idempotency key at the most. And all are counted on.
+        if revision > applied.index || idempotency_next > applied.index || applied.index > Index::MAX / 4 {
             return Err(Malformed("checkpoint: counters"));
         }
         let sessions = record.varint()?;
@@ -427,4 +427,4 @@ const MAX_LENGTH_BYTES: usize = 4;
 const HEAD: u8 = 1;
 const SESSION: u8 = 2;
 const ROW: u8 = 3;
-const END: u8 = 4;
+pub(crate) const END: u8 = 4;

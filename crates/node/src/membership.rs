@@ -72,6 +72,10 @@ impl Configuration {
         }
         let mut r = Reader::new(bytes);
         let next_id = r.varint()?;
+        // The next after it is counted from it.
+        if next_id > NodeId::MAX / 4 {
+            return Err(Malformed("next id"));
+        }
         let mut members = BTreeMap::new();
         for _ in 0..r.count()? {
             members.insert(r.varint()?, Member::decode(&mut r)?);
@@ -247,6 +251,12 @@ mod tests {
         ] {
             assert_eq!(MemberChange::decode(change.encode()).unwrap(), change);
         }
+    }
+
+    #[test]
+    fn an_id_that_none_could_follow_is_refused() {
+        let configuration = Configuration { next_id: NodeId::MAX, ..Configuration::bootstrap(member("a")) };
+        assert_eq!(Configuration::decode(configuration.encode()), Err(Malformed("next id")));
     }
 
     /// Raft ids are never reused: an id below the next one that is no member is a tombstone.
