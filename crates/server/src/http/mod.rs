@@ -22,6 +22,8 @@ mod hraftd;
 mod idempotency;
 mod json;
 mod limits;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod map;
 mod member;
 pub mod path;
 mod raft_kv;

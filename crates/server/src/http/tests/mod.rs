@@ -10,17 +10,16 @@ mod raftd;
 mod reads;
 mod values;
 
+use super::map::{Asked, Map};
 use super::*;
 use crate::Leader;
-use crate::handle::Identity;
 use base::rng::Rng;
 use bytes::Bytes;
 use kv::{IdempotencyKey, MAX_KEY_BYTES, MAX_OPERATIONS, MAX_VALUE_BYTES, Operation};
 use node::membership::{self, Configuration};
-use node::{Failure, Outcome, ReadLevel, Status};
+use node::{Failure, ReadLevel, Status};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
@@ -129,109 +128,6 @@ fn put(pairs: &[(&str, &str)]) -> Asked {
 
 fn content(pairs: &[(&str, &str)]) -> BTreeMap<Vec<u8>, Bytes> {
     pairs.iter().map(|(key, value)| (key.as_bytes().to_vec(), Bytes::copy_from_slice(value.as_bytes()))).collect()
-}
-
-/// What a cluster was asked.
-#[derive(Debug, PartialEq)]
-enum Asked {
-    Read(ReadLevel),
-    Write(Vec<Operation>, Option<IdempotencyKey>),
-    Join(String, String),
-    Remove(String),
-}
-
-/// A cluster that is a map.
-struct Map {
-    data: Mutex<BTreeMap<Vec<u8>, Bytes>>,
-    asked: Mutex<Vec<Asked>>,
-    /// Of the last request.
-    limit: Mutex<Duration>,
-    failure: Mutex<Option<Failure>>,
-    status: Mutex<Arc<Status>>,
-    identity: Arc<Identity>,
-    leader: Mutex<Option<Leader>>,
-    /// By the last contact with the leader, and by the data's own time.
-    ages: Mutex<[Option<Duration>; 2]>,
-}
-
-impl Default for Map {
-    fn default() -> Map {
-        let identity = Identity {
-            name: "me".into(),
-            address: "here:1".into(),
-            url: "http://here:2".into(),
-            incarnation: base::Incarnation(1),
-            cluster: None,
-        };
-        Map {
-            data: Mutex::default(),
-            asked: Mutex::default(),
-            limit: Mutex::default(),
-            failure: Mutex::default(),
-            status: Mutex::default(),
-            identity: Arc::new(identity),
-            leader: Mutex::default(),
-            ages: Mutex::default(),
-        }
-    }
-}
-
-impl Map {
-    fn set_status(&self, status: Status) {
-        *self.status.lock().unwrap() = Arc::new(status);
-    }
-}
-
-impl Cluster for Map {
-    async fn request(&self, request: node::Request, limit: Duration) -> Outcome {
-        *self.limit.lock().unwrap() = limit;
-        if let Some(failure) = &*self.failure.lock().unwrap() {
-            return Outcome::Failed(failure.clone());
-        }
-        let asked = match &request {
-            node::Request::Read(level) => Asked::Read(*level),
-            node::Request::Write { operations, idempotency } => Asked::Write(operations.clone(), idempotency.clone()),
-            node::Request::Join { name, address } => Asked::Join(name.clone(), address.clone()),
-            node::Request::Remove { name } => Asked::Remove(name.clone()),
-            node::Request::Transfer { .. } => panic!("the dialect has no word for {request:?}"),
-        };
-        self.asked.lock().unwrap().push(asked);
-        match request {
-            node::Request::Write { operations, .. } => {
-                let changed = operations.len() as u32;
-                let mut data = self.data.lock().unwrap();
-                for operation in operations {
-                    match operation {
-                        Operation::Put { key, value } => data.insert(key.to_vec(), value),
-                        Operation::Delete { key } => data.remove(&key[..]),
-                    };
-                }
-                Outcome::Written { revision: 1, changed }
-            }
-            node::Request::Read(_) => Outcome::Readable,
-            _ => Outcome::Done,
-        }
-    }
-
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Failure> {
-        Ok(self.data.lock().unwrap().get(key).cloned())
-    }
-
-    fn status(&self) -> Arc<Status> {
-        self.status.lock().unwrap().clone()
-    }
-
-    fn identity(&self) -> Arc<Identity> {
-        self.identity.clone()
-    }
-
-    fn leader(&self) -> Option<Leader> {
-        self.leader.lock().unwrap().clone()
-    }
-
-    fn age(&self, strict: bool) -> Option<Duration> {
-        self.ages.lock().unwrap()[usize::from(strict)]
-    }
 }
 
 /// An answer as it came over the wire. All empty if none came.
