@@ -14,6 +14,7 @@ use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -51,8 +52,17 @@ impl Connection {
             Err(_) => return Err(unreachable(format!("no answer within {CONNECT_TIME_LIMIT:?}"))),
         };
         stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+        Connection::over(stream, address, host).await
+    }
+
+    /// Over a stream that stands already.
+    pub(crate) async fn over<S>(stream: S, address: &str, host: HeaderValue) -> Result<Connection, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let shaken = http1::handshake(TokioIo::new(stream)).await;
         let (sender, driver) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(error.to_string()))?;
+            shaken.map_err(|error| Error::Unreachable { address: address.to_string(), reason: error.to_string() })?;
         // Its error, if any, also reaches whoever waits for an answer.
         tokio::spawn(async move { driver.await.ok() });
         Ok(Connection { address: address.into(), host, sender, time_limit: DEFAULT_TIME_LIMIT, is_open: true })

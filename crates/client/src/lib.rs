@@ -12,6 +12,8 @@
 
 mod connection;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod load;
 mod pool;
 mod request;

@@ -19,6 +19,8 @@
 //! is behind that gets a snapshot.
 
 mod cache;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod group;
 mod steps;
 mod voters;

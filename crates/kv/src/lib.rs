@@ -24,6 +24,8 @@
 
 pub mod checkpoint;
 pub mod command;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod keys;
 mod record;
 mod sessions;

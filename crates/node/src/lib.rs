@@ -14,6 +14,8 @@
 
 mod admin;
 mod event;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod membership;
 mod message;
 mod reads;

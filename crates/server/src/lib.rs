@@ -13,6 +13,8 @@ mod config;
 mod disk;
 mod driver;
 mod folder;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod handle;
 pub mod http;
 mod inbox;

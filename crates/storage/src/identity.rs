@@ -16,9 +16,9 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
-const FILE: &str = "identity";
+pub(crate) const FILE: &str = "identity";
 const LOCK_FILE: &str = "lock";
-const NAME_FILE: &str = "name";
+pub(crate) const NAME_FILE: &str = "name";
 const LONGEST_NAME_BYTES: usize = 255;
 const FORMAT: Format = Format { magic: *b"QRTIDENT", version: 1 };
 /// The preamble, then length and checksum of the body.
@@ -165,7 +165,7 @@ fn replace(files: &Arc<dyn Files>, folder: &Path, name: &str, bytes: &[u8]) -> R
     })
 }
 
-fn frame(body: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(body: &[u8]) -> Vec<u8> {
     let mut w = Writer::with_capacity(BODY_START + body.len());
     FORMAT.write(&mut w);
     w.u32(body.len() as u32);

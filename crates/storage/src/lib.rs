@@ -11,6 +11,8 @@ pub mod checkpoint;
 pub mod engine;
 mod error;
 pub mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod identity;
 pub mod log;
 mod preamble;

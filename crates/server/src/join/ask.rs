@@ -15,6 +15,7 @@ use serde_json::json;
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 /// Who shall be let in.
@@ -59,8 +60,20 @@ pub async fn local_host_towards(member: &str) -> std::io::Result<String> {
 }
 
 async fn post(member: &str, words: Words, candidate: Candidate<'_>) -> Result<(StatusCode, String), String> {
+    let stream = address::connect(member).await.map_err(|error| error.to_string())?;
+    post_over(stream, member, words, candidate).await
+}
+
+pub async fn post_over<S>(
+    stream: S,
+    member: &str,
+    words: Words,
+    candidate: Candidate<'_>,
+) -> Result<(StatusCode, String), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let said = |error: &dyn Display| error.to_string();
-    let stream = address::connect(member).await.map_err(|error| said(&error))?;
     let (mut sender, connection) =
         http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await.map_err(|error| said(&error))?;
     // Ends with the sender.

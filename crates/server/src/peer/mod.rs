@@ -34,7 +34,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -340,13 +340,13 @@ async fn call(stream: &mut TcpStream, call: &Call) -> Result<Answer, Trouble> {
     Ok(Answer::decode(opening(stream, &mut buffer).await?)?)
 }
 
-fn opened(frames: Frames) -> Vec<u8> {
+pub fn opened(frames: Frames) -> Vec<u8> {
     [&PREFACE[..], &[VERSION], &frames.into_vec()].concat()
 }
 
 /// Reads the other side's preface and its first frame.
-async fn opening(stream: &mut TcpStream, buffer: &mut BytesMut) -> Result<Bytes, Trouble> {
-    let more = async |stream: &mut TcpStream, buffer: &mut BytesMut| match stream.read_buf(buffer).await? {
+pub async fn opening<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut) -> Result<Bytes, Trouble> {
+    let more = async |stream: &mut S, buffer: &mut BytesMut| match stream.read_buf(buffer).await? {
         0 => Err(Trouble::Ended),
         _ => Ok(()),
     };

@@ -89,7 +89,7 @@ pub fn remove_leftovers(files: &Arc<dyn Files>, folder: &Path) -> Result<(), Sto
 
 /// What a file in the folder is, by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Name {
+pub(crate) enum Name {
     Whole { group: GroupId, position: Position },
     Unfinished { group: GroupId, position: Position },
     Incoming { info: CheckpointInfo, source: u64 },
@@ -114,7 +114,7 @@ impl std::fmt::Display for Name {
 }
 
 impl Name {
-    fn parse(text: &str) -> Option<Name> {
+    pub(crate) fn parse(text: &str) -> Option<Name> {
         let (numbers, ending) = text.split_once('.')?;
         let numbers: Vec<u64> =
             numbers.split('-').map(|number| u64::from_str_radix(number, 16).ok()).collect::<Option<_>>()?;

@@ -21,11 +21,11 @@
 //! and drops that batch; so does a file cut short. The lock against a second process is the data folder's, not the
 //! log's.
 
-mod envelope;
-mod record;
+pub(crate) mod envelope;
+pub(crate) mod record;
 mod replay;
-mod segment;
-mod slots;
+pub(crate) mod segment;
+pub(crate) mod slots;
 mod writer;
 
 pub use segment::{Spare, SpareJob};
