@@ -9,11 +9,11 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -433,19 +433,33 @@ fn http_address(line: &str) -> String {
     format!("localhost:{port}")
 }
 
-/// A port that nobody listens on now, nor on the two above it, from below the range of which the system gives ports to outgoing connections:
-/// a program that is restarted finds its port still free.
+/// A port that nobody listens on now, nor on the two above it, and that nobody else is given: a program that is
+/// restarted finds its port still free.
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = (std::process::id() % 600) as u16 * 30;
+    let first = ports_of_this_run();
     loop {
-        let port = 13_000 + (start + NEXT.fetch_add(3, Ordering::Relaxed)) % 18_000;
+        let port = first + NEXT.fetch_add(3, Ordering::Relaxed) % PORTS_OF_A_RUN;
         let is_free = |port| ["127.0.0.1", "0.0.0.0"].iter().all(|host| TcpListener::bind((*host, port)).is_ok());
         if (port..port + 3).all(is_free) {
             return port;
         }
     }
 }
+
+/// The first port of a range that is this process's own, below those that the system gives to outgoing connections. A
+/// killed node's port looks free to other runs of these tests on the same machine, so the range is theirs no more while
+/// this process holds a socket that stands for it.
+fn ports_of_this_run() -> u16 {
+    static OWN: OnceLock<(UdpSocket, u16)> = OnceLock::new();
+    let range = |number: u16| {
+        let stands_for_it = UdpSocket::bind(("127.0.0.1", 12_900 + number)).ok()?;
+        Some((stands_for_it, 13_000 + number * PORTS_OF_A_RUN))
+    };
+    OWN.get_or_init(|| (0..12).find_map(range).expect("fewer than twelve other runs of these tests")).1
+}
+
+const PORTS_OF_A_RUN: u16 = 1500;
 
 /// What all programs of a test said, line by line.
 #[derive(Default)]
