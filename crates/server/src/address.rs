@@ -28,7 +28,7 @@ impl Address {
         let (host, port) = bare.rsplit_once(':').unwrap_or(("", bare));
         let port = port.parse().map_err(|_| wrong("the port is not a number from 0 to 65535"))?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        if host.contains(|c: char| matches!(c, '/' | '@') || c.is_whitespace() || c.is_control()) {
+        if host.contains(|c: char| matches!(c, '/' | '@' | '[' | ']') || c.is_whitespace() || c.is_control()) {
             return Err(wrong("the host has a character that no host name has"));
         }
         let all = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
@@ -181,9 +181,18 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused_in_words() {
-        for given in
-            ["", ":", "localhost", "localhost:", "localhost:x", "a:65536", "http://a:1/b:2", "a b:1", "[\ta]:1"]
-        {
+        for given in [
+            "",
+            ":",
+            "localhost",
+            "localhost:",
+            "localhost:x",
+            "a:65536",
+            "http://a:1/b:2",
+            "a b:1",
+            "[\ta]:1",
+            "[[a]]:1",
+        ] {
             let error = Address::parse(given).unwrap_err();
             assert!(error.contains("give HOST:PORT"), "{error}");
         }
