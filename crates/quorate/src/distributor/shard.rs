@@ -85,9 +85,10 @@ impl Shard {
             }
             tracing::debug!("shard {}: {last}", self.number);
             self.look_again();
-            let pause = deadline.min(Instant::now() + backoff.max(again.pause));
+            // A node may ask for a pause that no clock can count.
+            let pause = backoff.max(again.pause).min(deadline.saturating_duration_since(Instant::now()));
             // Whoever has taken over need not be spared.
-            let _ = timeout_at(pause, self.another_leads(leader)).await;
+            let _ = timeout(pause, self.another_leads(leader)).await;
             backoff = (backoff * 2).min(MAX_BACKOFF);
         }
         let nodes = self.view.borrow().to_string();
@@ -205,3 +206,32 @@ const MAX_BACKOFF: Duration = Duration::from_millis(500);
 const HANDOVER_PATIENCE: Duration = Duration::from_millis(500);
 /// An election is no reason to worry.
 const DOWN_AFTER: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use client::{Level, Member, Status};
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    /// Adding it to the clock panicked, and took the program with it.
+    #[tokio::test]
+    async fn a_node_that_wants_an_endless_pause_costs_the_request_alone() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let node = tokio::task::spawn_blocking(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 1024]).unwrap();
+            let head = format!("HTTP/1.1 429 Too Many Requests\r\nRetry-After: {}\r\n", u64::MAX);
+            write!(stream, "{head}Content-Length: 0\r\n\r\n").unwrap();
+        });
+        let shard = Shard::new(1, &[address]);
+        let leader = Member { id: "a".into(), address: String::new() };
+        let status = Status { me: leader.clone(), leader, followers: Vec::new() };
+        shard.update(|view| view.heard(0, Ok(status)));
+        let request = Request::get("key", Level::Default).unwrap();
+        let failure = shard.send(&request, Duration::from_millis(300)).await.unwrap_err();
+        assert!(matches!(&failure, Failure::NotDone(why) if why.contains("429")), "{failure:?}");
+        node.await.unwrap();
+    }
+}
