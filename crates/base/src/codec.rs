@@ -136,19 +136,10 @@ impl Reader {
     }
 
     pub fn varint(&mut self) -> Result<u64, Malformed> {
-        let mut value = 0u64;
-        for (at, &byte) in self.rest.iter().take(10).enumerate() {
-            let bits = u64::from(byte & 0x7f);
-            if at == 9 && bits > 1 {
-                break;
-            }
-            value |= bits << (7 * at);
-            if byte & 0x80 == 0 {
-                let _ = self.rest.split_to(at + 1);
-                return Ok(value);
-            }
-        }
-        Err(Malformed("varint"))
+        let mut rest = &self.rest[..];
+        let value = varint(&mut rest)?;
+        let _ = self.rest.split_to(self.rest.len() - rest.len());
+        Ok(value)
     }
 
     /// How many items follow. Each takes at least one byte, so a larger count is a lie and is refused before anyone
@@ -192,6 +183,23 @@ impl Reader {
         let _ = self.rest.split_to(N);
         Ok(out)
     }
+}
+
+/// Takes a varint off the front of a slice.
+pub fn varint(rest: &mut &[u8]) -> Result<u64, Malformed> {
+    let mut value = 0u64;
+    for (at, &byte) in rest.iter().take(10).enumerate() {
+        let bits = u64::from(byte & 0x7f);
+        if at == 9 && bits > 1 {
+            break;
+        }
+        value |= bits << (7 * at);
+        if byte & 0x80 == 0 {
+            *rest = &rest[at + 1..];
+            return Ok(value);
+        }
+    }
+    Err(Malformed("varint"))
 }
 
 #[cfg(test)]

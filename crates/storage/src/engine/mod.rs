@@ -4,16 +4,22 @@
 //! the *sequence* at which each was written. One owner writes: every batch carries a sequence that is not below any
 //! before it, and is seen whole or not at all. Anyone may read: a [`View`] is pinned to one sequence, costs next to
 //! nothing to take and to clone, and gives the same answers for as long as it lives, on any thread, while the owner
-//! writes on. A version that was superseded stays until the owner has said that nobody will ask for it any more
-//! ([`Engine::evict_below`]) and the last view that sees it is gone.
+//! writes on.
+//!
+//! What was superseded is the *past*. It stays until the owner has said that nobody will ask for it any more
+//! ([`Engine::evict_below`]), and from a view one gets at all of it that is left: as a view of an earlier sequence
+//! ([`View::at`]), or as the row of all versions ([`View::history`]), which is how the past is written to a checkpoint
+//! and read back from it ([`Engine::load`]). Keys from a boundary on, which is given to the engine when it is made,
+//! have no past: their superseded versions go as soon as no live view sees them. That is for rows which are overwritten
+//! or deleted often and whose past is nobody's concern.
 //!
 //! [`memory`] is the engine of tests, of the simulator and of nodes that keep their state in memory. The trait is cut
 //! so that one over sorted files fits: its reads at a sequence number are such an engine's snapshot reads, the batch
-//! is its memtable write, eviction is its compaction's threshold. That is also why reading can fail, with an error
-//! that for `memory` cannot happen.
+//! is its memtable write, eviction is its compaction's threshold, loading its ingestion of what is sorted already.
+//! That is also why reading can fail, with an error that for `memory` cannot happen.
 //!
 //! Not handled: durability (the Raft log is the write-ahead log; a flush will be added with the engine that needs
-//! one), more than one keyspace an engine, and deleting a range.
+//! one), and deleting a range.
 
 mod key;
 pub mod memory;
@@ -22,7 +28,7 @@ mod tests;
 
 use bytes::Bytes;
 pub use key::Key;
-pub use memory::{MemoryEngine, MemoryView};
+pub use memory::{MemoryEngine, MemoryHistory, MemoryView};
 
 /// The order of writes. The owner chooses the numbers; they never fall.
 pub type Sequence = u64;
@@ -38,8 +44,11 @@ pub trait Engine {
     /// The newest value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Self::Error>;
 
+    /// Looks at the newest value of a key where it lies.
+    fn look<T>(&self, key: &[u8], look: impl FnOnce(Option<&[u8]>) -> T) -> Result<T, Self::Error>;
+
     /// Applies the batch at `sequence`, in its order: when it names a key twice, the later change holds. Several
-    /// batches may share a sequence (a load from a checkpoint does that) as long as no view was taken in between.
+    /// batches may share a sequence as long as no view was taken in between.
     ///
     /// Panics if `sequence` is below that of an earlier batch, or not above that of a live view.
     fn write(&mut self, sequence: Sequence, batch: Batch) -> Result<(), Self::Error>;
@@ -50,18 +59,26 @@ pub trait Engine {
     /// What is there now.
     fn view(&self) -> Self::View;
 
-    /// What was there at `sequence`: `None` if that is still to come, or was evicted.
-    fn view_at(&self, sequence: Sequence) -> Option<Self::View>;
-
-    /// Nobody will ask for a view below `sequence` any more. Whatever was superseded at or before it goes as soon as
-    /// no live view sees it. A lower threshold than before has no effect, and one beyond the newest batch means that
-    /// batch.
+    /// Nobody will ask for the past below `sequence` any more, and nobody gets it. What was superseded at or before it
+    /// is taken out by [`Engine::tidy`], unless a live view or history sees it. A lower threshold than before has no
+    /// effect, and one beyond the newest batch means that batch.
     fn evict_below(&mut self, sequence: Sequence);
+
+    /// Takes out up to so many versions that nobody will ask for.
+    fn tidy(&mut self, versions: usize);
+
+    /// Puts a version in place, or a deletion, while an engine is being filled that nobody has read or written yet. A
+    /// key's versions come in their order; keys may come in any, and fastest in their own.
+    fn load(&mut self, sequence: Sequence, key: Key, value: Option<Bytes>) -> Result<(), Self::Error>;
+
+    /// All is loaded, and was written up to `sequence`; the past reaches back to `threshold`.
+    fn end_loading(&mut self, sequence: Sequence, threshold: Sequence);
 }
 
 /// The state at one sequence, readable from any thread.
 pub trait View: Clone + Send + Sync {
     type Error: std::error::Error + Send + Sync + 'static;
+    type History: History<Error = Self::Error>;
     type Range<'a>: DoubleEndedIterator<Item = Result<(Bytes, Bytes), Self::Error>>
     where
         Self: 'a;
@@ -73,6 +90,39 @@ pub trait View: Clone + Send + Sync {
     /// Every key from `from` on and before `to`, in order; `None` means to the last. Empty if `to` is not above
     /// `from`.
     fn range(&self, from: &[u8], to: Option<&[u8]>) -> Self::Range<'_>;
+
+    /// How many rows [`View::range`] would give. It looks at each, but copies none.
+    fn count(&self, from: &[u8], to: Option<&[u8]>) -> Result<u64, Self::Error>;
+
+    /// What was there at an earlier sequence: `None` if that is still to come, or was evicted. Says nothing of keys that
+    /// have no past.
+    fn at(&self, sequence: Sequence) -> Option<Self>;
+
+    /// All that was there at `since` and came after it, up to this view: `None` if it was evicted. Nothing of it goes
+    /// while the history lives, so that should not be long.
+    fn history(&self, since: Sequence) -> Option<Self::History>;
+}
+
+/// A piece of the past, readable from any thread. Says nothing of keys that have no past.
+pub trait History: Send + Sync {
+    type Error: std::error::Error + Send + Sync + 'static;
+    type Versions<'a>: Iterator<Item = Result<(Bytes, Vec<Version>), Self::Error>>
+    where
+        Self: 'a;
+
+    /// The value of a key at a sequence, which must lie within this history.
+    fn get(&self, key: &[u8], sequence: Sequence) -> Result<Option<Bytes>, Self::Error>;
+
+    /// Every key from `from` on and before `to` that had a value, in order, with its versions, oldest first. The first
+    /// is what was there at the beginning, if anything was; it has its own, older sequence.
+    fn versions(&self, from: &[u8], to: &[u8]) -> Self::Versions<'_>;
+}
+
+/// From `sequence` on a key had this value, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    pub sequence: Sequence,
+    pub value: Option<Bytes>,
 }
 
 /// Changes that become visible together.
