@@ -6,33 +6,39 @@
 //! |---|---|---|
 //! | 1 | head: format, position, counters, configuration, members | one, first |
 //! | 2 | a node's session | in the order of the nodes |
-//! | 3 | a row of the engine: key, value | in the order of the keys |
+//! | 5 | a version of a user's key: key, sequence, whether it is there, record | in the order of the keys, oldest first |
+//! | 3 | another row of the engine: key, value | in the order of the keys |
 //! | 4 | end: XXH3 of all bytes before this record | one, last |
 //!
-//! Equal states give equal bytes. Writing takes no more memory than one buffer and the largest record; reading, no
+//! A key's versions are those that can still be read: what was there at the compacted revision, and all that came
+//! after. Equal states give equal bytes, however much of what was compacted an engine still holds. Writing takes no more memory than one buffer and the largest record; reading, no
 //! more than the largest record beside the store that is being made. Loading believes nothing: lengths, order, counts and revisions
 //! are checked as they come, and the hash at the end, so that a store is either the one that was written or an error.
 //!
 //! Not handled: files, their checksums, and naming a damaged place: that is up to whoever supplies the blocks.
 
 use crate::command::{MAX_IDEMPOTENCY_KEY_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES};
-use crate::keys::Key;
-use crate::record;
+use crate::history::{Changed, Entries, Tail};
+use crate::keys::{CHANGES_END, DATA_END, IDEMPOTENCY_END, Key};
+use crate::record::{self, Meta};
 use crate::sessions::{FirstUse, Session, answered_revision};
-use crate::store::{MAX_CONFIGURATION_BYTES, MAX_IDEMPOTENCY_KEYS, Store};
-use crate::view::{Head, View};
+use crate::store::{self, MAX_CONFIGURATION_BYTES, MAX_IDEMPOTENCY_KEYS, Store};
+use crate::view::{Compacted, Head, View};
 use base::codec::{Malformed, Reader, Writer};
 use base::{Index, NodeId, Position};
 use bytes::Bytes;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::fmt;
-use storage::engine::{Batch, Engine, MemoryEngine, View as _};
+use storage::engine::{Engine, History as _, MemoryHistory, Version, View as _};
 use xxhash_rust::xxh3::Xxh3;
 
 /// A store's whole state at one moment. Belongs on the thread that writes the checkpoint.
 pub struct Frozen {
     pub(crate) view: View,
+    pub(crate) past: MemoryHistory,
+    pub(crate) tail: Tail,
     pub(crate) configuration: Bytes,
     pub(crate) members: Option<BTreeSet<NodeId>>,
     pub(crate) sessions: BTreeMap<NodeId, Session>,
@@ -89,7 +95,28 @@ impl Frozen {
             session.encode(&mut record);
             pieces.record(record.as_slice())?;
         }
-        for row in self.view.engine.range(&[], None) {
+        for versions in self.past.versions(&[], DATA_END) {
+            let Ok((key, versions)) = versions;
+            for Version { sequence, value } in versions {
+                let mut record = Writer::with_capacity(key.len() + value.as_ref().map_or(0, Bytes::len) + 22);
+                record.u8(VERSION);
+                record.blob(&key);
+                record.varint(sequence);
+                record.bool(value.is_some());
+                record.raw(&value.unwrap_or_default());
+                pieces.record(record.as_slice())?;
+            }
+        }
+        self.write_rows(DATA_END, IDEMPOTENCY_END, pieces)?;
+        // Blocks of revisions that were compacted may still be there.
+        match self.view.block_of(self.view.compacted().max(1)) {
+            Some(first) => self.write_rows(Key::Changes { first, part: 0 }.encode().as_slice(), CHANGES_END, pieces),
+            None => Ok(()),
+        }
+    }
+
+    fn write_rows<E>(&self, from: &[u8], to: &[u8], pieces: &mut Pieces<'_, E>) -> Result<(), E> {
+        for row in self.view.engine.range(from, Some(to)) {
             let Ok((key, value)) = row;
             let mut record = Writer::with_capacity(key.len() + value.len() + 11);
             record.u8(ROW);
@@ -101,7 +128,7 @@ impl Frozen {
     }
 
     fn head(&self) -> Writer {
-        let Head { applied, revision, keys, state_hash, accepted_ms } = self.view.head;
+        let Head { applied, revision, keys, state_hash, accepted_ms, past_bytes, compacted } = *self.view.head();
         let mut record = Writer::new();
         record.u8(HEAD);
         record.varint(FORMAT);
@@ -111,6 +138,12 @@ impl Frozen {
         record.varint(keys);
         record.u64(state_hash);
         record.u64(accepted_ms);
+        record.varint(past_bytes);
+        record.varint(compacted.revision);
+        record.varint(compacted.index);
+        record.varint(compacted.past_bytes);
+        record.varint(self.tail.first);
+        record.blob(&self.tail.entries());
         record.varint(self.idempotency_count);
         record.varint(self.idempotency_next);
         record.varint(self.sessions.len() as u64);
@@ -136,6 +169,7 @@ impl Store {
             let mut record = Reader::new(records.record()?);
             match record.u8()? {
                 SESSION => loader.session(record)?,
+                VERSION => loader.version(record)?,
                 ROW => loader.row(record)?,
                 END => {
                     if record.u64()? != so_far {
@@ -159,9 +193,33 @@ struct Loader {
     /// The keys of the idempotency entries by their order; empty where one is still to come.
     idempotency: Vec<Bytes>,
     last_node: Option<NodeId>,
+    /// Of the last row or version.
     last_key: Bytes,
-    batch: Batch,
-    batch_bytes: usize,
+    last_version: LastVersion,
+    /// How many versions came after the compacted revision.
+    versions: u64,
+    changes: Changes,
+}
+
+/// The last version of the key that is being loaded.
+#[derive(Clone, Copy, Default)]
+struct LastVersion {
+    sequence: u64,
+    /// `None`: the key was deleted, or not there yet.
+    meta: Option<Meta>,
+}
+
+/// What was loaded of revisions.
+#[derive(Default)]
+struct Changes {
+    /// The newest.
+    last: Changed,
+    /// The first revision and the last part of the block whose last revision has more keys.
+    open: Option<(u64, u32)>,
+    /// Keys of that revision that were not named yet.
+    owed: u64,
+    /// Keys of all revisions after the compacted one.
+    keys: u64,
 }
 
 impl Loader {
@@ -171,13 +229,23 @@ impl Loader {
         }
         let applied = Position { index: record.varint()?, term: record.varint()? };
         let (revision, keys) = (record.varint()?, record.varint()?);
-        let (state_hash, accepted_ms) = (record.u64()?, record.u64()?);
+        let (state_hash, accepted_ms, past_bytes) = (record.u64()?, record.u64()?, record.varint()?);
+        let compacted = Compacted { revision: record.varint()?, index: record.varint()?, past_bytes: record.varint()? };
+        let tail = Tail::load(record.varint()?, Bytes::copy_from_slice(&record.blob()?))?;
         let (idempotency_count, idempotency_next) = (record.varint()?, record.varint()?);
         if idempotency_count > idempotency_next || idempotency_count > MAX_IDEMPOTENCY_KEYS as u64 {
             return Err(Malformed("checkpoint: count of idempotency keys"));
         }
         // An entry takes one revision at the most, and brings one idempotency key at the most. And all are counted on.
-        if revision > applied.index || idempotency_next > applied.index || applied.index > Index::MAX / 4 {
+        let history = compacted.revision <= revision
+            && compacted.index <= applied.index
+            && compacted.past_bytes <= past_bytes
+            && past_bytes <= MAX_PAST_BYTES
+            && (compacted.revision > 0 || compacted == Compacted::default())
+            && compacted.revision <= compacted.index
+            && (1..=revision.saturating_add(1)).contains(&tail.first);
+        let counted = applied.index <= Index::MAX / 4;
+        if revision > applied.index || idempotency_next > applied.index || !counted || !history {
             return Err(Malformed("checkpoint: counters"));
         }
         let sessions = record.varint()?;
@@ -191,13 +259,15 @@ impl Loader {
         };
         record.finish()?;
         let store = Store {
-            engine: MemoryEngine::new(),
-            head: Head { applied, revision, keys: 0, state_hash, accepted_ms },
+            engine: store::new_engine(),
+            head: Head { applied, revision, keys: 0, state_hash, accepted_ms, past_bytes, compacted },
             configuration: Bytes::copy_from_slice(&configuration),
             members,
             sessions: BTreeMap::new(),
             idempotency: VecDeque::new(),
             idempotency_next,
+            swept: tail.first,
+            tail,
         };
         Ok(Loader {
             store,
@@ -206,8 +276,9 @@ impl Loader {
             idempotency: vec![Bytes::new(); idempotency_count as usize],
             last_node: None,
             last_key: Bytes::new(),
-            batch: Batch::new(),
-            batch_bytes: 0,
+            last_version: LastVersion::default(),
+            versions: 0,
+            changes: Changes::default(),
         })
     }
 
@@ -225,41 +296,141 @@ impl Loader {
         Ok(())
     }
 
-    fn row(&mut self, mut record: Reader) -> Result<(), Malformed> {
+    fn version(&mut self, mut record: Reader) -> Result<(), Malformed> {
         let key = record.blob()?;
+        let sequence = record.varint()?;
         // Copied, as it would keep the whole block.
+        let value = if record.bool()? { Some(Bytes::copy_from_slice(&record.rest())) } else { None };
+        record.finish()?;
+        let Some(Key::Data(user_key)) = Key::decode(&key) else { return Err(Malformed("checkpoint: key")) };
+        if key < self.last_key || !(1..=MAX_KEY_BYTES).contains(&user_key.len()) {
+            return Err(Malformed("checkpoint: order of the keys"));
+        }
+        if key != self.last_key {
+            self.end_key();
+        }
+        let Head { applied, revision, compacted, .. } = self.store.head;
+        let last = self.last_version;
+        let is_past = sequence <= compacted.index;
+        let meta = match &value {
+            Some(value) => {
+                let (meta, value) = record::decode(value.clone())?;
+                let follows = match last.meta {
+                    Some(last) => {
+                        meta.create_revision == last.create_revision
+                            && Some(meta.version) == last.version.checked_add(1)
+                            && meta.mod_revision > last.mod_revision
+                    }
+                    None if is_past => {
+                        1 <= meta.version && meta.version - 1 <= meta.mod_revision - meta.create_revision
+                    }
+                    None => meta.version == 1 && meta.create_revision == meta.mod_revision,
+                };
+                let fits = 1 <= meta.create_revision && meta.mod_revision <= revision;
+                let side = is_past == (meta.mod_revision <= compacted.revision);
+                if !follows || !fits || !side || value.len() > MAX_VALUE_BYTES {
+                    return Err(Malformed("checkpoint: record of a key"));
+                }
+                Some(meta)
+            }
+            // What is deleted was there.
+            None if is_past || last.meta.is_none() => return Err(Malformed("checkpoint: deletion of a key")),
+            None => None,
+        };
+        if sequence <= last.sequence || sequence > applied.index || (is_past && last.sequence > 0) {
+            return Err(Malformed("checkpoint: order of a key's versions"));
+        }
+        self.versions += u64::from(!is_past);
+        self.last_version = LastVersion { sequence, meta };
+        self.last_key = Bytes::copy_from_slice(&key);
+        let Ok(()) = self.store.engine.load(sequence, Key::Data(user_key).encode(), value);
+        Ok(())
+    }
+
+    /// The versions of a key are complete.
+    fn end_key(&mut self) {
+        self.store.head.keys += u64::from(self.last_version.meta.is_some());
+        self.last_version = LastVersion::default();
+    }
+
+    fn row(&mut self, mut record: Reader) -> Result<(), Malformed> {
+        self.end_key();
+        let key = record.blob()?;
         let value = Bytes::copy_from_slice(&record.rest());
         if key <= self.last_key {
             return Err(Malformed("checkpoint: order of the keys"));
         }
-        let home = match Key::decode(&key).ok_or(Malformed("checkpoint: key"))? {
-            Key::Data(user_key) => {
-                self.data(user_key, value.clone())?;
-                Key::Data(user_key).encode()
-            }
-            Key::Idempotency(name) => {
-                self.idempotency(name, value.clone())?;
-                Key::Idempotency(name).encode()
-            }
-        };
-        self.batch_bytes += key.len() + value.len();
-        self.batch.put(home, value);
+        let home = Key::decode(&key).ok_or(Malformed("checkpoint: key"))?;
+        match home {
+            Key::Data(_) => return Err(Malformed("checkpoint: kind of a row")),
+            Key::Idempotency(name) => self.idempotency(name, value.clone())?,
+            Key::Changes { first, part: 0 } => self.block(first, value.clone())?,
+            Key::Changes { first, part } => self.part(first, part, value.clone())?,
+        }
+        let Ok(()) = self.store.engine.load(self.store.head.applied.index, home.encode(), Some(value));
         self.last_key = Bytes::copy_from_slice(&key);
-        if self.batch_bytes >= PIECE_BYTES {
-            self.write_batch();
+        Ok(())
+    }
+
+    /// Blocks follow each other without a gap, up to the tail, and the first has the compacted revision in it.
+    fn block(&mut self, first: u64, block: Bytes) -> Result<(), Malformed> {
+        let Head { compacted, .. } = self.store.head;
+        let (revisions, entries) = Entries::of_block(first, block)?;
+        let is_oldest = self.changes.last == Changed::default();
+        let after = first.checked_add(revisions).filter(|_| revisions > 0).ok_or(Malformed("checkpoint: block"))?;
+        let fits = if is_oldest {
+            (1..=compacted.revision.max(1)).contains(&first) && after > compacted.revision
+        } else {
+            first == self.changes.last.revision + 1
+        };
+        if !fits || after > self.store.tail.first || self.changes.owed > 0 {
+            return Err(Malformed("checkpoint: order of the blocks"));
+        }
+        if is_oldest {
+            self.store.swept = first;
+        }
+        self.entries(entries)?;
+        self.changes.open = Some((first, 0));
+        if self.changes.last.revision + 1 == after { Ok(()) } else { Err(Malformed("checkpoint: block")) }
+    }
+
+    fn part(&mut self, first: u64, part: u32, keys: Bytes) -> Result<(), Malformed> {
+        if self.changes.open != Some((first, part - 1)) || self.changes.owed == 0 || keys.is_empty() {
+            return Err(Malformed("checkpoint: part of a block"));
+        }
+        self.changes.open = Some((first, part));
+        let mut reader = Reader::new(keys);
+        while reader.remaining() > 0 {
+            check_key(&reader.blob()?)?;
+            self.changes.owed = self.changes.owed.checked_sub(1).ok_or(Malformed("checkpoint: keys of a part"))?;
         }
         Ok(())
     }
 
-    fn data(&mut self, key: &[u8], value: Bytes) -> Result<(), Malformed> {
-        let (meta, value) = record::decode(value)?;
-        let revisions = 1 <= meta.create_revision && meta.mod_revision <= self.store.head.revision;
-        let version = 1 <= meta.version && meta.version - 1 <= meta.mod_revision - meta.create_revision;
-        let size = (1..=MAX_KEY_BYTES).contains(&key.len()) && value.len() <= MAX_VALUE_BYTES;
-        if !revisions || !version || !size {
-            return Err(Malformed("checkpoint: record of a key"));
+    fn entries(&mut self, mut entries: Entries) -> Result<(), Malformed> {
+        let Head { applied, compacted, .. } = self.store.head;
+        while let Some(changed) = entries.next()? {
+            let last = self.changes.last;
+            let rises = last.index < changed.index && last.past_bytes < changed.past_bytes;
+            let here = Compacted { revision: changed.revision, index: changed.index, past_bytes: changed.past_bytes };
+            let side = match changed.revision.cmp(&compacted.revision) {
+                Ordering::Less => here.index < compacted.index && here.past_bytes < compacted.past_bytes,
+                Ordering::Equal => here == compacted,
+                Ordering::Greater => here.index > compacted.index && here.past_bytes > compacted.past_bytes,
+            };
+            // Only the last revision of a block has keys outside of it.
+            if !rises || !side || changed.keys == 0 || changed.index > applied.index || self.changes.owed > 0 {
+                return Err(Malformed("checkpoint: entry of a revision"));
+            }
+            if changed.revision > compacted.revision {
+                let keys = self.changes.keys.checked_add(changed.keys);
+                self.changes.keys = keys.ok_or(Malformed("checkpoint: count of changes"))?;
+            }
+            while let Some(key) = entries.key()? {
+                check_key(&key)?;
+            }
+            (self.changes.last, self.changes.owed) = (changed, entries.owed());
         }
-        self.store.head.keys += 1;
         Ok(())
     }
 
@@ -277,23 +448,32 @@ impl Loader {
         Ok(())
     }
 
-    fn write_batch(&mut self) {
-        let batch = std::mem::take(&mut self.batch);
-        self.batch_bytes = 0;
-        let Ok(()) = self.store.engine.write(self.store.head.applied.index, batch);
-    }
-
     fn finish(mut self) -> Result<Store, Malformed> {
-        self.write_batch();
-        let complete = self.store.head.keys == self.keys
+        self.end_key();
+        let tail = Entries::new(self.store.tail.first, self.store.tail.entries());
+        let Head { applied, revision, keys, past_bytes, compacted, .. } = self.store.head;
+        // With the compacted revision in the tail there is no block.
+        let before = if tail.first() <= compacted.revision.max(1) { 0 } else { tail.first() - 1 };
+        let meets = (self.changes.last.revision, self.changes.owed) == (before, 0);
+        self.entries(tail)?;
+        let Changes { last, owed, keys: changes, .. } = self.changes;
+        let complete = keys == self.keys
             && self.store.sessions.len() as u64 == self.sessions
-            && self.idempotency.iter().all(|key| !key.is_empty());
+            && self.idempotency.iter().all(|key| !key.is_empty())
+            && meets
+            && (last.revision, last.past_bytes, owed) == (revision, past_bytes, 0)
+            && changes == self.versions;
         if !complete {
             return Err(Malformed("checkpoint: counts"));
         }
         self.store.idempotency = self.idempotency.into();
+        self.store.engine.end_loading(applied.index, compacted.index);
         Ok(self.store)
     }
+}
+
+fn check_key(key: &[u8]) -> Result<(), Malformed> {
+    if (1..=MAX_KEY_BYTES).contains(&key.len()) { Ok(()) } else { Err(Malformed("checkpoint: length of a key")) }
 }
 
 fn decode_members(record: &mut Reader) -> Result<BTreeSet<NodeId>, Malformed> {
@@ -418,13 +598,16 @@ impl<E: fmt::Display> fmt::Display for LoadError<E> {
 
 impl<E: std::error::Error> std::error::Error for LoadError<E> {}
 
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 const PIECE_BYTES: usize = 64 * 1024;
 /// No record is longer: the largest are the head with the longest configuration and a row with the largest value.
 const MAX_RECORD_BYTES: usize = 2 * 1024 * 1024;
 const MAX_LENGTH_BYTES: usize = 4;
+/// More than any store ever writes; so that counting on does not overflow.
+const MAX_PAST_BYTES: u64 = 1 << 62;
 
 const HEAD: u8 = 1;
 const SESSION: u8 = 2;
 const ROW: u8 = 3;
 pub(crate) const END: u8 = 4;
+const VERSION: u8 = 5;

@@ -35,6 +35,16 @@ pub enum Command {
         idempotency: Option<IdempotencyKey>,
         operations: Vec<Operation>,
     },
+    /// Everything else, in the same way. Without a request it is the leader's own: nobody is answered, and it is applied
+    /// as often as it comes.
+    Act { request: Option<RequestId>, accepted_ms: u64, idempotency: Option<IdempotencyKey>, action: Action },
+}
+
+/// What is done less often than plain writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// From now on no revision below this one can be read.
+    Compact { revision: u64 },
 }
 
 /// One run of one node, as a source of requests.
@@ -100,6 +110,10 @@ pub enum Refusal {
     NotAMember,
     /// Beyond what [`Command::check`] allows.
     OverLimit,
+    /// The revision can't be read any more, or is compacted already.
+    Compacted,
+    /// The revision is still to come.
+    FutureRevision,
 }
 
 /// What makes a command unacceptable.
@@ -126,8 +140,17 @@ pub fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
 impl Command {
     /// Whether the command is within the limits.
     pub fn check(&self) -> Result<(), OverLimit> {
-        let Command::Write { idempotency, operations, .. } = self else { return Ok(()) };
-        check_write(idempotency.as_ref(), operations)
+        match self {
+            Command::Register { .. } => Ok(()),
+            Command::Write { idempotency, operations, .. } => {
+                check_idempotency(idempotency.as_ref())?;
+                check_operations(operations)
+            }
+            Command::Act { idempotency, action, .. } => {
+                check_idempotency(idempotency.as_ref())?;
+                action.check()
+            }
+        }
     }
 
     pub fn encode(&self) -> Bytes {
@@ -142,20 +165,23 @@ impl Command {
                 let content: usize = operations.iter().map(|o| o.bytes() + OPERATION_HEAD_BYTES).sum();
                 let mut writer = Writer::with_capacity(64 + content);
                 writer.u8(WRITE);
-                encode_session(&request.session, &mut writer);
-                writer.varint(request.number);
-                writer.varint(request.low_water);
-                // As many bytes for any time, so that a wall clock can't even change when a log is full.
-                writer.u64(*accepted_ms);
-                writer.bool(idempotency.is_some());
-                if let Some(IdempotencyKey { key, fingerprint }) = idempotency {
-                    writer.blob(key);
-                    writer.u64(*fingerprint);
-                }
+                encode_request(request, &mut writer);
+                encode_accepted(*accepted_ms, idempotency.as_ref(), &mut writer);
                 writer.varint(operations.len() as u64);
                 for operation in operations {
                     operation.encode(&mut writer);
                 }
+                writer.into_bytes()
+            }
+            Command::Act { request, accepted_ms, idempotency, action } => {
+                let mut writer = Writer::with_capacity(64);
+                writer.u8(ACT);
+                writer.bool(request.is_some());
+                if let Some(request) = request {
+                    encode_request(request, &mut writer);
+                }
+                encode_accepted(*accepted_ms, idempotency.as_ref(), &mut writer);
+                action.encode(&mut writer);
                 writer.into_bytes()
             }
         }
@@ -166,13 +192,8 @@ impl Command {
         let command = match reader.u8()? {
             REGISTER => Command::Register { session: decode_session(&mut reader)? },
             WRITE => {
-                let session = decode_session(&mut reader)?;
-                let request = RequestId { session, number: reader.varint()?, low_water: reader.varint()? };
-                let accepted_ms = reader.u64()?;
-                let idempotency = match reader.bool()? {
-                    true => Some(IdempotencyKey { key: reader.blob()?, fingerprint: reader.u64()? }),
-                    false => None,
-                };
+                let request = decode_request(&mut reader)?;
+                let (accepted_ms, idempotency) = decode_accepted(&mut reader)?;
                 let count = reader.count()?;
                 if count > MAX_OPERATIONS {
                     return Err(Malformed("count of operations"));
@@ -180,10 +201,39 @@ impl Command {
                 let operations = (0..count).map(|_| Operation::decode(&mut reader)).collect::<Result<_, _>>()?;
                 Command::Write { request, accepted_ms, idempotency, operations }
             }
+            ACT => {
+                let request = if reader.bool()? { Some(decode_request(&mut reader)?) } else { None };
+                let (accepted_ms, idempotency) = decode_accepted(&mut reader)?;
+                Command::Act { request, accepted_ms, idempotency, action: Action::decode(&mut reader)? }
+            }
             _ => return Err(Malformed("command")),
         };
         reader.finish()?;
         Ok(command)
+    }
+}
+
+impl Action {
+    pub(crate) fn check(&self) -> Result<(), OverLimit> {
+        match self {
+            Action::Compact { .. } => Ok(()),
+        }
+    }
+
+    fn encode(&self, writer: &mut Writer) {
+        match self {
+            Action::Compact { revision } => {
+                writer.u8(COMPACT);
+                writer.varint(*revision);
+            }
+        }
+    }
+
+    fn decode(reader: &mut Reader) -> Result<Action, Malformed> {
+        match reader.u8()? {
+            COMPACT => Ok(Action::Compact { revision: reader.varint()? }),
+            _ => Err(Malformed("action")),
+        }
     }
 }
 
@@ -259,7 +309,7 @@ impl Answer {
 }
 
 impl Refusal {
-    pub const ALL: [Refusal; 7] = [
+    pub const ALL: [Refusal; 9] = [
         Refusal::UnknownSession,
         Refusal::OlderBoot,
         Refusal::Stale,
@@ -267,6 +317,8 @@ impl Refusal {
         Refusal::KeyReused,
         Refusal::NotAMember,
         Refusal::OverLimit,
+        Refusal::Compacted,
+        Refusal::FutureRevision,
     ];
 
     fn number(self) -> u8 {
@@ -278,6 +330,8 @@ impl Refusal {
             Refusal::KeyReused => 5,
             Refusal::NotAMember => 6,
             Refusal::OverLimit => 7,
+            Refusal::Compacted => 8,
+            Refusal::FutureRevision => 9,
         }
     }
 }
@@ -305,12 +359,14 @@ impl fmt::Display for OverLimit {
 
 impl std::error::Error for OverLimit {}
 
-pub(crate) fn check_write(idempotency: Option<&IdempotencyKey>, operations: &[Operation]) -> Result<(), OverLimit> {
-    if let Some(IdempotencyKey { key, .. }) = idempotency
-        && !(1..=MAX_IDEMPOTENCY_KEY_BYTES).contains(&key.len())
-    {
-        return Err(OverLimit::IdempotencyKey { bytes: key.len() });
+pub(crate) fn check_idempotency(idempotency: Option<&IdempotencyKey>) -> Result<(), OverLimit> {
+    match idempotency.map(|idempotency| idempotency.key.len()) {
+        Some(bytes) if !(1..=MAX_IDEMPOTENCY_KEY_BYTES).contains(&bytes) => Err(OverLimit::IdempotencyKey { bytes }),
+        _ => Ok(()),
     }
+}
+
+pub(crate) fn check_operations(operations: &[Operation]) -> Result<(), OverLimit> {
     if operations.len() > MAX_OPERATIONS {
         return Err(OverLimit::Operations { count: operations.len() });
     }
@@ -345,6 +401,35 @@ fn decode_session(reader: &mut Reader) -> Result<SessionId, Malformed> {
     Ok(SessionId { node: reader.varint()?, boot: reader.varint()? })
 }
 
+fn encode_request(request: &RequestId, writer: &mut Writer) {
+    encode_session(&request.session, writer);
+    writer.varint(request.number);
+    writer.varint(request.low_water);
+}
+
+fn decode_request(reader: &mut Reader) -> Result<RequestId, Malformed> {
+    Ok(RequestId { session: decode_session(reader)?, number: reader.varint()?, low_water: reader.varint()? })
+}
+
+fn encode_accepted(accepted_ms: u64, idempotency: Option<&IdempotencyKey>, writer: &mut Writer) {
+    // As many bytes for any time, so that a wall clock can't even change when a log is full.
+    writer.u64(accepted_ms);
+    writer.bool(idempotency.is_some());
+    if let Some(IdempotencyKey { key, fingerprint }) = idempotency {
+        writer.blob(key);
+        writer.u64(*fingerprint);
+    }
+}
+
+fn decode_accepted(reader: &mut Reader) -> Result<(u64, Option<IdempotencyKey>), Malformed> {
+    let accepted_ms = reader.u64()?;
+    let idempotency = match reader.bool()? {
+        true => Some(IdempotencyKey { key: reader.blob()?, fingerprint: reader.u64()? }),
+        false => None,
+    };
+    Ok((accepted_ms, idempotency))
+}
+
 /// At least what encoding a write takes beside its operations: kind, session, numbers, time, idempotency key, count.
 const HEAD_BYTES: usize = 320;
 /// At least what an operation takes beside its key and value: kind and lengths.
@@ -352,6 +437,9 @@ const OPERATION_HEAD_BYTES: usize = 6;
 
 const REGISTER: u8 = 1;
 const WRITE: u8 = 2;
+const ACT: u8 = 3;
+
+const COMPACT: u8 = 1;
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;

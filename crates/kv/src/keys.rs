@@ -4,8 +4,10 @@
 //! |---|---|---|
 //! | 1 | a user's key | its record (`record.rs`) |
 //! | 2 | an idempotency key | what it was first used for, and the answer (`sessions.rs`) |
+//! | 3 | a revision; the number of a part, but for the first | what it and those after it changed (`history.rs`) |
 //!
-//! 0 and 3 onwards are free; 255 stays so, that every kind of key has an end that is a key.
+//! Numbers are big-endian, so that their order is that of the keys. Only users' keys have a past in the engine.
+//! 0 and 4 onwards are free; 255 stays so, that every kind of key has an end that is a key.
 
 use storage::engine;
 
@@ -13,6 +15,7 @@ use storage::engine;
 pub enum Key<'a> {
     Data(&'a [u8]),
     Idempotency(&'a [u8]),
+    Changes { first: u64, part: u32 },
 }
 
 impl<'a> Key<'a> {
@@ -20,6 +23,13 @@ impl<'a> Key<'a> {
         match self {
             Key::Data(key) => engine::Key::prefixed(&[DATA], key),
             Key::Idempotency(key) => engine::Key::prefixed(&[IDEMPOTENCY], key),
+            Key::Changes { first, part: 0 } => engine::Key::prefixed(&[CHANGES], &first.to_be_bytes()),
+            Key::Changes { first, part } => {
+                let mut bytes = [0; 12];
+                bytes[..8].copy_from_slice(&first.to_be_bytes());
+                bytes[8..].copy_from_slice(&part.to_be_bytes());
+                engine::Key::prefixed(&[CHANGES], &bytes)
+            }
         }
     }
 
@@ -27,16 +37,28 @@ impl<'a> Key<'a> {
         match bytes.split_first()? {
             (&DATA, key) => Some(Key::Data(key)),
             (&IDEMPOTENCY, key) => Some(Key::Idempotency(key)),
+            (&CHANGES, key) => {
+                let (first, part) = key.split_first_chunk()?;
+                let part = if part.is_empty() { 0 } else { u32::from_be_bytes(part.try_into().ok()?) };
+                let key = Key::Changes { first: u64::from_be_bytes(*first), part };
+                // The first part has one name only.
+                (part > 0 || bytes.len() == 9).then_some(key)
+            }
             _ => None,
         }
     }
 }
 
-/// Before the first and after the last user's key.
+/// After the last user's key, and before the first key without a past.
 pub const DATA_END: &[u8] = &[DATA + 1];
+/// After the last idempotency key, and before the first revision.
+pub const IDEMPOTENCY_END: &[u8] = &[IDEMPOTENCY + 1];
+/// After the last revision.
+pub const CHANGES_END: &[u8] = &[CHANGES + 1];
 
 const DATA: u8 = 1;
 const IDEMPOTENCY: u8 = 2;
+const CHANGES: u8 = 3;
 
 #[cfg(test)]
 mod tests {
@@ -49,10 +71,20 @@ mod tests {
                 assert_eq!(Key::decode(home.encode().as_slice()), Some(home));
             }
             assert!(Key::Data(key).encode().as_slice() < DATA_END);
-            assert!(Key::Idempotency(key).encode().as_slice() >= DATA_END);
+            assert!((DATA_END..IDEMPOTENCY_END).contains(&Key::Idempotency(key).encode().as_slice()));
         }
-        assert_eq!(Key::decode(b""), None);
-        assert_eq!(Key::decode(b"\x00a"), None);
-        assert_eq!(Key::decode(b"\xffa"), None);
+        let mut last = engine::Key::new(IDEMPOTENCY_END);
+        for first in [0, 1, 255, 256, u64::MAX] {
+            for part in [0, 1, 255, 256, u32::MAX] {
+                let home = Key::Changes { first, part };
+                assert_eq!(Key::decode(home.encode().as_slice()), Some(home));
+                assert!(last < home.encode());
+                last = home.encode();
+            }
+        }
+        assert!(last.as_slice() < CHANGES_END);
+        for wrong in [&b""[..], b"\x00a", b"\xffa", &[3; 8], &[3; 10], &[3, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0]] {
+            assert_eq!(Key::decode(wrong), None);
+        }
     }
 }

@@ -7,7 +7,9 @@
 //!
 //! - [`Command`] is what an entry asks for, and [`Answer`] what it came to ([`command`]).
 //! - [`Store`] applies commands; the node's thread owns it.
-//! - [`View`] is the state at one moment, for readers on any thread.
+//! - [`View`] is the state at one moment, for readers on any thread, and leads to the states at earlier revisions, each
+//!   a [`Picture`], until they are compacted. A [`Query`] says what to read of it.
+//! - [`Changes`] is the past revision by revision.
 //! - [`Frozen`] is the whole of it at one moment, to be written as a checkpoint, from which [`Store::load`] makes an
 //!   equal store ([`checkpoint`]).
 //!
@@ -20,21 +22,31 @@
 //! it counts once. (etcd refuses such requests, so there is no behaviour of its to follow; a JSON object that names a
 //! key twice means the last, and so it is here.)
 //!
-//! Not handled: reads at past revisions, compaction, watches, leases, conditions in a write.
+//! Old versions are kept until they are compacted. From then on nobody gets them, and each entry that is applied takes
+//! a few of them out of the engine, so that no entry has to take out many.
+//!
+//! Not handled: deciding when to compact, telling watches what has just changed, leases, conditions in a write.
 
+pub mod changes;
 pub mod checkpoint;
 pub mod command;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod history;
 mod keys;
+pub mod range;
 mod record;
 mod sessions;
 mod store;
 mod view;
 
+pub use changes::{Change, Changes, Revision};
 pub use checkpoint::{Frozen, LoadError};
-pub use command::{Answer, Command, IdempotencyKey, Operation, OverLimit, Refusal, RequestId, SessionId, fingerprint};
+pub use command::{
+    Action, Answer, Command, IdempotencyKey, Operation, OverLimit, Refusal, RequestId, SessionId, fingerprint,
+};
 pub use command::{MAX_COMMAND_BYTES, MAX_IDEMPOTENCY_KEY_BYTES, MAX_KEY_BYTES, MAX_OPERATIONS, MAX_VALUE_BYTES};
+pub use range::{KeyEnd, KeyRange, Query};
 pub use sessions::WINDOW;
 pub use store::{MAX_CONFIGURATION_BYTES, MAX_IDEMPOTENCY_KEYS, Store};
-pub use view::{KeyValue, Range, View};
+pub use view::{KeyValue, OutOfReach, Page, Picture, Range, View};

@@ -9,17 +9,20 @@
 //! differing hashes. What it can't see is memory or a checkpoint that changed by itself; [`Store::content_hash`] can.
 
 use crate::checkpoint::Frozen;
-use crate::command::{self, Answer, Command, IdempotencyKey, Operation, Refusal, RequestId, SessionId};
-use crate::keys::Key;
+use crate::command::{
+    self, Action, Answer, Command, IdempotencyKey, Operation, OverLimit, Refusal, RequestId, SessionId,
+};
+use crate::history::{self, Changed, Entries, Tail};
+use crate::keys::{DATA_END, Key};
 use crate::record::{self, Meta};
 use crate::sessions::{FirstUse, Seen, Session};
-use crate::view::{Head, View};
+use crate::view::{Compacted, Head, View};
 use base::codec::Writer;
 use base::{NodeId, Position};
 use bytes::Bytes;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use storage::engine::{Batch, Engine, MemoryEngine};
+use storage::engine::{self, Batch, Engine, MemoryEngine, View as _};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// How many idempotency keys are remembered: the newest. Part of the replicated state machine.
@@ -38,37 +41,57 @@ pub struct Store {
     pub(crate) idempotency: VecDeque<Bytes>,
     /// How many idempotency entries there have ever been: the next one's number.
     pub(crate) idempotency_next: u64,
+    pub(crate) tail: Tail,
+    /// The first revision of the oldest block in the engine. Not a part of the state: it follows the compacted revision
+    /// in small steps.
+    pub(crate) swept: u64,
 }
+
+/// How many blocks of compacted revisions an applied entry takes out of the engine, …
+const SWEPT_BLOCKS: usize = 2;
+/// … and how many superseded versions, beside two for each that it supersedes.
+const TIDIED_VERSIONS: usize = 64;
 
 impl Store {
     pub fn new() -> Store {
         Store {
-            engine: MemoryEngine::new(),
+            engine: new_engine(),
             head: Head::default(),
             configuration: Bytes::new(),
             members: None,
             sessions: BTreeMap::new(),
             idempotency: VecDeque::new(),
             idempotency_next: 0,
+            tail: Tail::new(1),
+            swept: 1,
         }
     }
 
     /// Applies the command of the entry at `position`. Positions rise; there is no going back.
     pub fn apply(&mut self, position: Position, command: &Command) -> Answer {
         self.advance(position);
-        match command {
+        let answer = match command {
             Command::Register { session } => self.register(session),
             Command::Write { request, accepted_ms, idempotency, operations } => {
-                self.head.accepted_ms = *accepted_ms;
-                self.mix_numbers(Change::Accepted, [*accepted_ms]);
-                self.write(request, idempotency.as_ref(), operations)
+                self.accepted(*accepted_ms);
+                self.once(request, idempotency.as_ref(), Work::Operations(operations))
             }
-        }
+            Command::Act { request, accepted_ms, idempotency, action } => {
+                self.accepted(*accepted_ms);
+                match request {
+                    Some(request) => self.once(request, idempotency.as_ref(), Work::Action(action)),
+                    None => self.decide(idempotency.as_ref(), Work::Action(action)),
+                }
+            }
+        };
+        self.tidy(&answer);
+        answer
     }
 
     /// Passes an entry that changes nothing but the position: a new leader's first, or one that can't be read.
     pub fn apply_empty(&mut self, position: Position) {
         self.advance(position);
+        self.tidy(&Answer::Registered);
     }
 
     /// Takes over a configuration, which is opaque here but a part of the state. Sessions of nodes that are not among
@@ -84,7 +107,7 @@ impl Store {
         let members: BTreeSet<NodeId> = members.iter().copied().collect();
         self.sessions.retain(|node, _| members.contains(node));
         self.mix(&configuration);
-        self.mix_numbers(Change::Configuration, members.iter().copied());
+        self.mix_numbers(Mixed::Configuration, members.iter().copied());
         self.configuration = Bytes::copy_from_slice(&configuration);
         self.members = Some(members);
     }
@@ -147,13 +170,17 @@ impl Store {
 
     /// The state as it is now, for readers on any thread. Cheap.
     pub fn view(&self) -> View {
-        View { engine: self.engine.view(), head: self.head }
+        View::new(self.engine.view(), self.head, Entries::new(self.tail.first, self.tail.entries()))
     }
 
     /// All of the state as it is now, to be written out on any thread. Copies the sessions, shares the rest.
     pub fn frozen(&self) -> Frozen {
+        let view = self.view();
+        let past = view.engine.history(self.head.compacted.index).expect("nothing above the compacted is evicted");
         Frozen {
-            view: self.view(),
+            view,
+            past,
+            tail: self.tail.clone(),
             configuration: self.configuration.clone(),
             members: self.members.clone(),
             sessions: self.sessions.clone(),
@@ -169,7 +196,7 @@ impl Store {
             "entry {position:?} after {applied:?}"
         );
         self.head.applied = position;
-        self.mix_numbers(Change::Position, [position.index, position.term]);
+        self.mix_numbers(Mixed::Position, [position.index, position.term]);
     }
 
     fn register(&mut self, id: &SessionId) -> Answer {
@@ -182,11 +209,17 @@ impl Store {
             Some(Ordering::Greater) | None => {}
         }
         self.sessions.insert(id.node, Session::new(id.boot));
-        self.mix_numbers(Change::Session, [id.node, id.boot]);
+        self.mix_numbers(Mixed::Session, [id.node, id.boot]);
         Answer::Registered
     }
 
-    fn write(&mut self, request: &RequestId, idempotency: Option<&IdempotencyKey>, operations: &[Operation]) -> Answer {
+    fn accepted(&mut self, accepted_ms: u64) {
+        self.head.accepted_ms = accepted_ms;
+        self.mix_numbers(Mixed::Accepted, [accepted_ms]);
+    }
+
+    /// Does the work unless the request was answered before, or never will be.
+    fn once(&mut self, request: &RequestId, idempotency: Option<&IdempotencyKey>, work: Work<'_>) -> Answer {
         let SessionId { node, boot } = request.session;
         let Some(session) = self.sessions.get_mut(&node) else {
             return Answer::Refused(Refusal::UnknownSession);
@@ -198,14 +231,14 @@ impl Store {
         }
         session.raise(request.low_water);
         let seen = session.look(request.number);
-        self.mix_numbers(Change::LowWater, [node, request.low_water]);
+        self.mix_numbers(Mixed::LowWater, [node, request.low_water]);
         match seen {
             Seen::Answered(answer) => return answer,
             Seen::Forgotten => return Answer::Refused(Refusal::Stale),
             Seen::TooFar => return Answer::Refused(Refusal::WindowExceeded),
             Seen::Never => {}
         }
-        let answer = self.decide(idempotency, operations);
+        let answer = self.decide(idempotency, work);
         if let Some(session) = self.sessions.get_mut(&node) {
             session.record(request.number, answer);
         }
@@ -217,8 +250,8 @@ impl Store {
     }
 
     /// What a request that was not seen before in its session comes to.
-    fn decide(&mut self, idempotency: Option<&IdempotencyKey>, operations: &[Operation]) -> Answer {
-        if command::check_write(idempotency, operations).is_err() {
+    fn decide(&mut self, idempotency: Option<&IdempotencyKey>, work: Work<'_>) -> Answer {
+        if command::check_idempotency(idempotency).and_then(|()| work.check()).is_err() {
             return Answer::Refused(Refusal::OverLimit);
         }
         if let Some(IdempotencyKey { key, fingerprint }) = idempotency
@@ -226,36 +259,93 @@ impl Store {
         {
             return if first.fingerprint == *fingerprint { first.answer } else { Answer::Refused(Refusal::KeyReused) };
         }
-        let mut batch = Batch::with_capacity(operations.len() + 2);
-        let answer = self.change(operations, &mut batch);
+        let mut batch = Batch::with_capacity(work.len() + 2);
+        let answer = match work {
+            Work::Operations(operations) => self.change(operations, &mut batch),
+            Work::Action(Action::Compact { revision }) => self.compact(*revision),
+        };
         if let Some(idempotency) = idempotency {
             self.remember(idempotency, answer, &mut batch);
         }
         if !batch.is_empty() {
-            let index = self.head.applied.index;
-            let Ok(()) = self.engine.write(index, batch);
-            self.engine.evict_below(index);
+            let Ok(()) = self.engine.write(self.head.applied.index, batch);
         }
         answer
+    }
+
+    fn compact(&mut self, revision: u64) -> Answer {
+        if revision <= self.head.compacted.revision {
+            return Answer::Refused(Refusal::Compacted);
+        }
+        if revision > self.head.revision {
+            return Answer::Refused(Refusal::FutureRevision);
+        }
+        let Ok(Changed { index, past_bytes, .. }) = self.view().changed(revision) else {
+            unreachable!("it is in reach")
+        };
+        self.head.compacted = Compacted { revision, index, past_bytes };
+        self.engine.evict_below(index);
+        self.mix_numbers(Mixed::Compacted, [revision]);
+        Answer::Done { revision: self.head.revision, changed: 0 }
+    }
+
+    /// Takes out a little of what was compacted.
+    fn tidy(&mut self, answer: &Answer) {
+        let changed = if let Answer::Done { changed, .. } = answer { *changed as usize } else { 0 };
+        if self.swept < self.head.compacted.revision.min(self.tail.first) {
+            let mut batch = Batch::new();
+            for _ in 0..SWEPT_BLOCKS {
+                self.sweep(&mut batch);
+            }
+            if !batch.is_empty() {
+                let Ok(()) = self.engine.write(self.head.applied.index, batch);
+            }
+        }
+        self.engine.tidy(TIDIED_VERSIONS + 2 * changed);
+    }
+
+    /// Deletes the oldest block, if nobody will ask for any of it.
+    fn sweep(&mut self, batch: &mut Batch) {
+        let home = Key::Changes { first: self.swept, part: 0 }.encode();
+        let Ok(block) = self.engine.get(home.as_slice());
+        let Some(block) = block else { return };
+        let (revisions, _) = Entries::of_block(self.swept, block).expect("the engine holds what was put into it");
+        if self.swept + revisions > self.head.compacted.revision {
+            return;
+        }
+        batch.delete(home);
+        for part in 1.. {
+            let home = Key::Changes { first: self.swept, part }.encode();
+            let Ok(part) = self.engine.get(home.as_slice());
+            if part.is_none() {
+                break;
+            }
+            batch.delete(home);
+        }
+        self.swept += revisions;
     }
 
     /// Plans the operations into `batch`, all at one revision.
     fn change(&mut self, operations: &[Operation], batch: &mut Batch) -> Answer {
         let revision = self.head.revision + 1;
-        let mut changed = 0;
+        let (mut changed, mut superseded_bytes) = (Vec::with_capacity(operations.len()), 0);
         for operation in last_of_each_key(operations) {
             let home = Key::Data(operation.key()).encode();
-            let Ok(before) = self.engine.get(home.as_slice());
+            let Ok(before) = self.engine.look(home.as_slice(), |record| {
+                record.map(|record| (record::decode_meta(record).expect(IN_ORDER).0, record.len()))
+            });
+            if let Some((_, record_bytes)) = before {
+                superseded_bytes += history::superseded_bytes(operation.key(), record_bytes);
+            }
             match operation {
                 Operation::Put { key, value } => {
                     let meta = match before {
-                        Some(record) => {
-                            let (before, _) = record::decode(record).expect("the engine holds what was put into it");
-                            Meta { mod_revision: revision, version: before.version + 1, ..before }
+                        Some((before, _)) => {
+                            Meta { mod_revision: revision, version: before.version + 1, lease: 0, ..before }
                         }
                         None => {
                             self.head.keys += 1;
-                            Meta { create_revision: revision, mod_revision: revision, version: 1 }
+                            Meta { create_revision: revision, mod_revision: revision, version: 1, lease: 0 }
                         }
                     };
                     let record = record::encode(meta, value);
@@ -269,16 +359,27 @@ impl Store {
                     }
                     self.head.keys -= 1;
                     self.mix(key);
-                    self.mix_numbers(Change::Deleted, [revision]);
+                    self.mix_numbers(Mixed::Deleted, [revision]);
                     batch.delete(home);
                 }
             }
-            changed += 1;
+            changed.push(&operation.key()[..]);
         }
-        if changed > 0 {
-            self.head.revision = revision;
+        if !changed.is_empty() {
+            self.enter(&changed, superseded_bytes, batch);
         }
-        Answer::Done { revision: self.head.revision, changed }
+        Answer::Done { revision: self.head.revision, changed: changed.len() as u32 }
+    }
+
+    /// Takes the next revision for a change of these keys.
+    fn enter(&mut self, keys: &[&[u8]], superseded_bytes: u64, batch: &mut Batch) {
+        let (count, key_bytes) = (keys.len() as u64, keys.iter().map(|key| key.len()).sum());
+        let head = &mut self.head;
+        head.revision += 1;
+        head.past_bytes += superseded_bytes + history::entry_bytes(key_bytes, count);
+        let (index, past_bytes) = (head.applied.index, head.past_bytes);
+        let changed = Changed { revision: head.revision, index, past_bytes, keys: count };
+        self.tail.push(changed, keys.iter().copied(), batch);
     }
 
     fn first_use(&self, key: &[u8]) -> Option<FirstUse> {
@@ -304,7 +405,7 @@ impl Store {
         self.head.state_hash = xxh3_64_with_seed(bytes, self.head.state_hash);
     }
 
-    fn mix_numbers(&mut self, change: Change, numbers: impl IntoIterator<Item = u64>) {
+    fn mix_numbers(&mut self, change: Mixed, numbers: impl IntoIterator<Item = u64>) {
         let mut bytes = [0; 17];
         bytes[0] = change as u8;
         for (at, number) in numbers.into_iter().enumerate() {
@@ -315,9 +416,39 @@ impl Store {
     }
 }
 
+const IN_ORDER: &str = "the engine holds what was put into it";
+
+pub(crate) fn new_engine() -> MemoryEngine {
+    MemoryEngine::without_past_from(engine::Key::new(DATA_END))
+}
+
 impl Default for Store {
     fn default() -> Store {
         Store::new()
+    }
+}
+
+/// What a request asks for, once it is clear that it is to be done.
+#[derive(Clone, Copy)]
+enum Work<'a> {
+    Operations(&'a [Operation]),
+    Action(&'a Action),
+}
+
+impl Work<'_> {
+    fn check(&self) -> Result<(), OverLimit> {
+        match self {
+            Work::Operations(operations) => command::check_operations(operations),
+            Work::Action(action) => action.check(),
+        }
+    }
+
+    /// About how many keys it changes.
+    fn len(&self) -> usize {
+        match self {
+            Work::Operations(operations) => operations.len(),
+            Work::Action(_) => 0,
+        }
     }
 }
 
@@ -331,11 +462,12 @@ fn last_of_each_key(operations: &[Operation]) -> Vec<&Operation> {
 
 /// Keeps the kinds of changes apart in the state hash.
 #[derive(Clone, Copy)]
-enum Change {
+enum Mixed {
     Position = 1,
     Configuration,
     Session,
     LowWater,
     Deleted,
     Accepted,
+    Compacted,
 }

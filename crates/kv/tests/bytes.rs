@@ -3,7 +3,9 @@
 use base::Position;
 use base::codec::{Malformed, Reader, Writer};
 use bytes::Bytes;
-use kv::{Answer, Command, IdempotencyKey, LoadError, Operation, Refusal, RequestId, SessionId, Store};
+use kv::{
+    Action, Answer, Command, IdempotencyKey, KeyRange, LoadError, Operation, Refusal, RequestId, SessionId, Store,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
@@ -22,7 +24,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_decoding_panic(bytes in vec(any::<u8>(), 0..200), kind in 0..3u8) {
+    fn no_bytes_make_decoding_panic(bytes in vec(any::<u8>(), 0..200), kind in 0..4u8) {
         let _ = Command::decode(Bytes::from(bytes.clone()));
         let _ = Command::decode([&[kind], &bytes[..]].concat().into());
         let _ = Answer::decode(&mut Reader::new(bytes.into()));
@@ -63,11 +65,18 @@ proptest! {
         let at = at.index(end);
         lie.splice(at..at + 1, std::iter::once(byte).chain(more));
         if let Ok(mut store) = load(&sealed(&lie), 64) {
-            let _ = store.view().range(b"", None).count();
+            let view = store.view();
+            for revision in view.compacted()..=view.revision().min(view.compacted() + 200) {
+                let _ = view.at(revision).map(|picture| picture.range(b"", None).count());
+            }
+            let _ = view.changes(view.compacted(), KeyRange::all(), true).map(|changes| changes.take(200).count());
+            drop(view);
             let position = Position { index: store.applied().index.saturating_add(1), term: u64::MAX };
             if position.index > store.applied().index {
                 store.apply(position, &write(u64::MAX, 1, "idempotent", "a"));
-                store.apply(position_after(position), &Command::Register { session: SessionId { node: 1, boot: u64::MAX } });
+                let position = position_after(position);
+                store.apply(position, &Command::Register { session: SessionId { node: 1, boot: u64::MAX } });
+                store.apply(position_after(position), &act(Action::Compact { revision: store.revision() }));
             }
             prop_assert!(load(&self::stream(&store), 64).is_ok());
         }
@@ -90,6 +99,8 @@ fn the_bytes_of_a_command_stay_as_they_are() {
     assert_eq!(command.encode(), &expected[..]);
     let register = Command::Register { session: SessionId { node: 1, boot: 300 } };
     assert_eq!(register.encode(), &b"\x01\x01\xac\x02"[..]);
+    let compact = act(Action::Compact { revision: 300 });
+    assert_eq!(compact.encode(), &b"\x03\0\x09\0\0\0\0\0\0\0\0\x01\xac\x02"[..]);
 }
 
 #[test]
@@ -101,7 +112,11 @@ fn a_checkpoint_holds_everything_however_it_is_cut() {
         assert_eq!(loaded.content_hash(), store.content_hash());
         assert_eq!((loaded.state_hash(), loaded.applied()), (store.state_hash(), store.applied()));
         assert_eq!((loaded.configuration(), loaded.len()), (store.configuration(), store.len()));
-        assert!(loaded.view().range(b"", None).eq(store.view().range(b"", None)));
+        for revision in store.view().compacted()..=store.revision() {
+            let (found, expected) = (loaded.view().at(revision).unwrap(), store.view().at(revision).unwrap());
+            assert!(found.range(b"", None).eq(expected.range(b"", None)), "revision {revision}");
+        }
+        assert!(loaded.view().at(39).is_err());
         assert_eq!(self::stream(&loaded), stream);
     }
 }
@@ -182,7 +197,7 @@ fn a_large_checkpoint_travels_in_small_pieces() {
 
 const END_BYTES: usize = 10;
 
-/// Something of everything: members, two sessions with answers, keys, idempotency keys.
+/// Something of everything: members, two sessions with answers, keys, idempotency keys, a past and its beginning.
 fn sample() -> Store {
     let mut store = Store::new();
     let mut position = Position { index: 3, term: 2 };
@@ -196,7 +211,27 @@ fn sample() -> Store {
         position = position_after(position);
         store.apply(position, &write(number as u64 * 2 + 1, 1, idempotency, key));
     }
+    for number in 20..100 {
+        position = position_after(position);
+        store.apply(position, &small_write(number));
+    }
+    position = position_after(position);
+    store.apply(position, &act(Action::Compact { revision: 40 }));
     store
+}
+
+/// Puts and deletes turn by turn.
+fn small_write(number: u64) -> Command {
+    let session = SessionId { node: 1, boot: 1 };
+    let key = Bytes::copy_from_slice(&[b'0' + (number % 5) as u8]);
+    let operation =
+        if number % 4 == 3 { Operation::Delete { key } } else { Operation::Put { key, value: Bytes::from("v") } };
+    let request = RequestId { session, number, low_water: 1 };
+    Command::Write { request, accepted_ms: 7, idempotency: None, operations: vec![operation] }
+}
+
+fn act(action: Action) -> Command {
+    Command::Act { request: None, accepted_ms: 9, idempotency: None, action }
 }
 
 fn write(number: u64, low_water: u64, idempotency: &str, key: &str) -> Command {
@@ -258,6 +293,14 @@ fn command() -> impl Strategy<Value = Command> {
         (blob(100), blob(1000)).prop_map(|(key, value)| Operation::Put { key, value }),
         blob(100).prop_map(|key| Operation::Delete { key }),
     ];
+    let action = any::<u64>().prop_map(|revision| Action::Compact { revision });
+    let act = (prop::option::of(request.clone()), any::<u64>(), prop::option::of(idempotency.clone()), action);
+    let act = act.prop_map(|(request, accepted_ms, idempotency, action)| Command::Act {
+        request,
+        accepted_ms,
+        idempotency,
+        action,
+    });
     let write = (request, any::<u64>(), prop::option::of(idempotency), vec(operation, 0..10));
     let write = write.prop_map(|(request, accepted_ms, idempotency, operations)| Command::Write {
         request,
@@ -268,9 +311,10 @@ fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         1 => session.prop_map(|session| Command::Register { session }),
         9 => write,
+        9 => act,
     ]
 }
 
-fn blob(bytes: usize) -> impl Strategy<Value = Bytes> {
+fn blob(bytes: usize) -> impl Strategy<Value = Bytes> + Clone {
     vec(any::<u8>(), 0..bytes).prop_map(Bytes::from)
 }

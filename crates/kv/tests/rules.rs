@@ -3,8 +3,8 @@
 use base::{NodeId, Position};
 use bytes::Bytes;
 use kv::{
-    Answer, Command, IdempotencyKey, KeyValue, MAX_IDEMPOTENCY_KEYS, MAX_KEY_BYTES, MAX_VALUE_BYTES, Operation,
-    OverLimit, Refusal, RequestId, SessionId, Store, View, WINDOW, fingerprint,
+    Action, Answer, Command, IdempotencyKey, KeyRange, KeyValue, MAX_IDEMPOTENCY_KEYS, MAX_KEY_BYTES, MAX_VALUE_BYTES,
+    Operation, OutOfReach, OverLimit, Picture, Query, Refusal, RequestId, SessionId, Store, WINDOW, fingerprint,
 };
 
 /// A store with a session of node 1, boot 1, and an index that counts itself up.
@@ -38,6 +38,12 @@ impl Life {
     fn write(&mut self, operations: &[Operation]) -> Answer {
         self.number += 1;
         self.request(id(1, 1, self.number, 1), operations)
+    }
+
+    fn act(&mut self, action: Action) -> Answer {
+        self.number += 1;
+        let request = Some(id(1, 1, self.number, 1));
+        self.apply(&Command::Act { request, accepted_ms: 6, idempotency: None, action })
     }
 
     fn write_once(&mut self, key: &str, body: &str, operations: &[Operation]) -> Answer {
@@ -373,6 +379,117 @@ fn a_range_of_a_view_is_half_open_and_runs_both_ways() {
     assert_eq!(life.store.view().range(b"", None).count(), 3);
 }
 
+#[test]
+fn a_past_revision_is_read_as_it_was() {
+    let mut life = Life::new();
+    life.write(&[put("a", "1"), put("b", "1")]);
+    life.write(&[put("a", "2"), delete("b")]);
+    life.write(&[delete("b")]);
+    life.write(&[put("b", "3")]);
+    let view = life.store.view();
+    let at = |revision, key: &str| get(&view.at(revision).unwrap(), key);
+    assert_eq!((at(0, "a"), at(1, "a")), (None, Some(("1".into(), 1, 1, 1))));
+    assert_eq!((at(1, "b"), at(2, "b")), (Some(("1".into(), 1, 1, 1)), None));
+    assert_eq!((at(2, "a"), at(3, "a")), (Some(("2".into(), 1, 2, 2)), Some(("2".into(), 1, 2, 2))));
+    assert_eq!(at(3, "b"), Some(("3".into(), 3, 3, 1)));
+    assert_eq!(view.at(4).err(), Some(OutOfReach::Future { revision: 4, newest: 3 }));
+}
+
+#[test]
+fn what_is_compacted_cannot_be_read_any_more() {
+    let mut life = Life::new();
+    for revision in 1..=300 {
+        assert_eq!(life.write(&[put("a", &revision.to_string())]), done(revision, 1));
+    }
+    let (before, picture) = (life.store.view(), life.store.view().at(20).unwrap());
+    assert_eq!(life.act(Action::Compact { revision: 301 }), refused(Refusal::FutureRevision));
+    assert_eq!(life.act(Action::Compact { revision: 0 }), refused(Refusal::Compacted));
+    assert_eq!(life.act(Action::Compact { revision: 100 }), done(300, 0));
+    assert_eq!(life.act(Action::Compact { revision: 100 }), refused(Refusal::Compacted));
+    let view = life.store.view();
+    assert_eq!(view.at(99).err(), Some(OutOfReach::Compacted { revision: 99, oldest: 100 }));
+    assert_eq!(get(&view.at(100).unwrap(), "a"), Some(("100".into(), 1, 100, 100)));
+    assert_eq!(view.compacted(), 100);
+
+    // Who had the picture before keeps it; who comes now is late, whatever view he has.
+    life.write(&[]);
+    assert_eq!(get(&picture, "a"), Some(("20".into(), 1, 20, 20)));
+    assert!(matches!(before.at(20), Err(OutOfReach::Compacted { .. })));
+    assert_eq!(get(&before.at(150).unwrap(), "a"), Some(("150".into(), 1, 150, 150)));
+
+    assert_eq!(life.act(Action::Compact { revision: 300 }), done(300, 0));
+    assert_eq!(life.store.view().past_bytes(), 0);
+    let loaded = reload(&life.store);
+    assert_eq!(get(&loaded.view().at(300).unwrap(), "a"), Some(("300".into(), 1, 300, 300)));
+    assert_eq!((loaded.view().at(299).is_err(), loaded.view().compacted()), (true, 300));
+}
+
+#[test]
+fn the_past_is_measured() {
+    let mut life = Life::new();
+    assert_eq!((life.store.view().past_bytes(), life.store.view().oldest_within(0)), (0, 0));
+    for _ in 0..200 {
+        life.write(&[put("a", &"v".repeat(1000))]);
+    }
+    let view = life.store.view();
+    assert!((200_000..300_000).contains(&view.past_bytes()), "{} bytes", view.past_bytes());
+    assert_eq!((view.oldest_within(0), view.oldest_within(u64::MAX)), (200, 0));
+    let half = view.oldest_within(view.past_bytes() / 2);
+    assert!((98..=102).contains(&half), "{half}");
+    life.act(Action::Compact { revision: half });
+    let left = life.store.view().past_bytes();
+    assert!(left <= view.past_bytes() / 2 && left > view.past_bytes() / 3, "{left} bytes");
+}
+
+/// More keys than fit into one row of the engine or one record of a checkpoint.
+#[test]
+fn a_revision_may_change_very_many_keys() {
+    let mut life = Life::new();
+    let key = |number: usize| Bytes::from(format!("{number:0250}"));
+    let puts: Vec<Operation> = (0..15_000).map(|n| Operation::Put { key: key(n), value: Bytes::new() }).collect();
+    life.write(&[put("a", "1")]);
+    assert_eq!(life.write(&puts), done(2, 15_000));
+    for revision in 3..=200 {
+        assert_eq!(life.write(&[put("a", "2")]), done(revision, 1));
+    }
+    let mut life = Life { store: reload(&life.store), ..life };
+    assert_eq!(life.store.view().at(2).unwrap().count(&KeyRange::all()), 15_001);
+    let changes: Vec<usize> =
+        life.store.view().changes(1, KeyRange::all(), true).unwrap().map(|revision| revision.changes.len()).collect();
+    assert_eq!((changes.len(), &changes[..4]), (200, &[1, 15_000, 1, 1][..]));
+    assert_eq!(life.act(Action::Compact { revision: 2 }), done(200, 0));
+    let mut life = Life { store: reload(&life.store), ..life };
+    assert_eq!(life.act(Action::Compact { revision: 150 }), done(200, 0));
+    assert_eq!(reload(&life.store).content_hash(), life.store.content_hash());
+    assert_eq!(get(&life.store.view().at(150).unwrap(), "a"), Some(("2".into(), 1, 150, 149)));
+}
+
+/// A long listing is one picture, whatever is written meanwhile.
+#[test]
+fn pages_of_one_revision_fit_together() {
+    let mut life = Life::new();
+    let puts: Vec<Operation> = (0..100).map(|n| put(&format!("k{n:02}"), "1")).collect();
+    life.write(&puts);
+    for descending in [false, true] {
+        let mut query = Query { limit: Some(7), descending, count: true, ..Query::new(KeyRange::prefix("k")) };
+        let mut found = Vec::new();
+        loop {
+            life.write(&[put("k5", "2"), delete("k77"), put("k", "2")]);
+            let page = life.store.view().at(1).unwrap().query(&query);
+            assert_eq!(page.count, Some(100));
+            query.after = page.rows.last().map(|(key, _)| key.clone());
+            found.extend(page.rows.into_iter().map(|(key, _)| key));
+            if !page.more {
+                break;
+            }
+        }
+        if descending {
+            found.reverse();
+        }
+        assert!(found.iter().eq(puts.iter().map(Operation::key)));
+    }
+}
+
 /// Values are copied out of the frames that they came in, or a small value would keep a large frame in memory.
 #[test]
 fn a_stored_value_does_not_keep_its_frame() {
@@ -392,7 +509,8 @@ fn any_difference_shows_in_the_state_hash() {
     let base = |life: &mut Life| {
         life.write(&[put("a", "1"), put("b", "1")]);
     };
-    let endings: [&dyn Fn(&mut Life); 15] = [
+    let endings: [&dyn Fn(&mut Life); 16] = [
+        &|life| _ = life.act(Action::Compact { revision: 1 }),
         &|_| {},
         &|life| life.store.apply_empty(Position { index: 10, term: 1 }),
         &|life| life.store.apply_empty(Position { index: 10, term: 2 }),
@@ -461,8 +579,8 @@ fn refused(refusal: Refusal) -> Answer {
 }
 
 /// Value, create revision, mod revision, version.
-fn get(view: &View, key: &str) -> Option<(String, u64, u64, u64)> {
-    let KeyValue { value, create_revision, mod_revision, version } = view.get(key.as_bytes())?;
+fn get(view: &Picture, key: &str) -> Option<(String, u64, u64, u64)> {
+    let KeyValue { value, create_revision, mod_revision, version, .. } = view.get(key.as_bytes())?;
     Some((String::from_utf8(value.to_vec()).unwrap(), create_revision, mod_revision, version))
 }
 

@@ -396,7 +396,10 @@ impl Replica {
     fn apply_command(&mut self, position: Position, command: &Command, replies: &mut Vec<(Ticket, Outcome)>) {
         let answer = self.store.apply(position, command);
         match command {
-            Command::Write { request, .. } => replies.extend(self.writes.applied(request, &answer)),
+            Command::Write { request, .. } | Command::Act { request: Some(request), .. } => {
+                replies.extend(self.writes.applied(request, &answer))
+            }
+            Command::Act { request: None, .. } => {}
             Command::Register { session } => {
                 if session.node == self.me && answer == Answer::Registered {
                     self.writes.look_at(&self.store, replies);

@@ -1033,6 +1033,6 @@ fn renumbered(command: &bytes::Bytes) -> Option<bytes::Bytes> {
             let request = RequestId { session, number: number + kv::WINDOW / 2, low_water };
             Some(Command::Write { request, accepted_ms, idempotency, operations }.encode())
         }
-        Command::Register { .. } => None,
+        Command::Register { .. } | Command::Act { .. } => None,
     }
 }

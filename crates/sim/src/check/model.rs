@@ -123,6 +123,7 @@ impl Model {
                     self.accepted.push((index, accepted_ms));
                     self.write(index, &request, idempotency, &operations)
                 }
+                Ok(Command::Act { .. }) => Err(format!("entry {index} is an action, which no client here asks for")),
                 Err(error) => Err(format!("entry {index} was proposed with {error}")),
             },
         }

@@ -1,0 +1,255 @@
+//! Random lives of a store beside a model written apart ([`model`]).
+//!
+//! A second replica applies the same commands after encoding and decoding them, and is now and then replaced by one
+//! loaded from its own checkpoint: all three must agree at every step.
+//!
+//! `KV_MODEL_COMMANDS=1000000 cargo test -p kv --test model` takes more than a slice of it.
+
+mod model;
+
+use base::rng::Rng;
+use base::{NodeId, Position};
+use bytes::Bytes;
+use kv::{Action, Command, IdempotencyKey, Operation, OutOfReach, Picture, Query, RequestId, SessionId};
+use kv::{Store, View, WINDOW};
+use model::{Model, State};
+use std::collections::BTreeMap;
+
+/// Commands of one life.
+const A_LIFE: u64 = 2_000;
+
+#[test]
+fn store_and_model_agree() {
+    let commands = std::env::var("KV_MODEL_COMMANDS").ok().and_then(|count| count.parse().ok()).unwrap_or(60_000);
+    for seed in 0..commands / A_LIFE {
+        life(seed, A_LIFE);
+    }
+}
+
+fn life(seed: u64, commands: u64) {
+    let mut rng = Rng::new(seed);
+    let mut model = Model::new();
+    let (mut straight, mut reloaded) = (Store::new(), Store::new());
+    let mut position = Position { index: 0, term: 1 };
+    let mut next_numbers: BTreeMap<SessionId, u64> = BTreeMap::new();
+    let mut held: Vec<Held> = Vec::new();
+    for _ in 0..commands {
+        position.index += rng.between(1, 2);
+        position.term += u64::from(rng.chance(10));
+        match rng.below(100) {
+            0 => {
+                straight.apply_empty(position);
+                reloaded.apply_empty(position);
+            }
+            1 => {
+                let members: Vec<NodeId> = (1..=4).filter(|_| rng.chance(800)).collect();
+                let configuration = Bytes::from(format!("{members:?} {}", rng.below(3)));
+                model.set_members(&members);
+                straight.set_configuration(position, configuration.clone(), &members);
+                reloaded.set_configuration(position, configuration, &members);
+            }
+            _ => {
+                let command = command(&mut rng, &model, &mut next_numbers);
+                let expected = model.apply(&command);
+                assert_eq!(straight.apply(position, &command), expected, "seed {seed}, {position:?}: {command:?}");
+                let decoded = Command::decode(command.encode()).unwrap();
+                assert_eq!(decoded, command, "seed {seed}");
+                assert_eq!(reloaded.apply(position, &decoded), expected, "seed {seed}, {position:?}");
+            }
+        }
+        assert_eq!(straight.state_hash(), reloaded.state_hash(), "seed {seed}, {position:?}");
+        assert_eq!((straight.revision(), straight.applied()), (model.revision(), position), "seed {seed}");
+        assert_eq!(reloaded.view().accepted_ms(), model.accepted_ms, "seed {seed}, {position:?}");
+        let asked = request(&mut rng, &mut next_numbers.clone());
+        if model.sessions.contains_key(&asked.session.node) {
+            assert_eq!(straight.answer(&asked), model.answer(&asked), "seed {seed}, {position:?}: {asked:?}");
+        }
+        if rng.chance(5) {
+            reloaded = reload(&reloaded, &mut rng);
+            assert_eq!(reloaded.content_hash(), straight.content_hash(), "seed {seed}, {position:?}");
+        }
+        if rng.chance(20) {
+            same(seed, &straight, &reloaded, &model);
+        }
+        if rng.chance(30) {
+            look_at_the_past(seed, &mut rng, &straight.view(), &model);
+            look_at_the_past(seed, &mut rng, &reloaded.view(), &model);
+        }
+        if rng.chance(10) {
+            let view = if rng.chance(500) { straight.view() } else { reloaded.view() };
+            let picture = view.at(rng.between(model.compacted, model.revision())).unwrap();
+            held.push(Held { view, picture });
+            if held.len() > 5 {
+                held.swap_remove(rng.below(5) as usize).check(seed, &mut rng, &model);
+            }
+        }
+    }
+    same(seed, &straight, &reloaded, &model);
+}
+
+/// What a reader holds while the store moves on.
+struct Held {
+    view: View,
+    picture: Picture,
+}
+
+impl Held {
+    fn check(&self, seed: u64, rng: &mut Rng, model: &Model) {
+        for picture in [&self.picture, &*self.view] {
+            assert_eq!(&content(picture), &model.states[picture.revision() as usize], "seed {seed}: a view changed");
+        }
+        let revision = rng.below(self.view.revision() + 1);
+        match self.view.at(revision) {
+            Ok(picture) => assert_eq!(&content(&picture), &model.states[revision as usize], "seed {seed}"),
+            Err(error) => {
+                assert!(matches!(error, OutOfReach::Compacted { .. }) && revision < model.compacted, "seed {seed}");
+            }
+        }
+    }
+}
+
+fn same(seed: u64, straight: &Store, reloaded: &Store, model: &Model) {
+    for store in [straight, reloaded] {
+        let view = store.view();
+        assert_eq!(&content(&view), model.now(), "seed {seed}");
+        assert_eq!(view.len(), model.now().len() as u64, "seed {seed}");
+        for (key, expected) in model.now() {
+            assert_eq!(view.get(key).as_ref(), Some(expected), "seed {seed}");
+        }
+        for node in 0..6 {
+            assert_eq!(store.session(node), model.sessions.get(&node).map(|session| session.boot), "seed {seed}");
+        }
+    }
+}
+
+fn look_at_the_past(seed: u64, rng: &mut Rng, view: &View, model: &Model) {
+    let (oldest, newest) = (model.compacted, model.revision());
+    assert_eq!((view.compacted(), view.revision()), (oldest, newest), "seed {seed}");
+    let revision = rng.below(newest + 3);
+    let picture = match view.at(revision) {
+        Ok(picture) => picture,
+        Err(error) if revision < oldest => {
+            return assert_eq!(error, OutOfReach::Compacted { revision, oldest }, "seed {seed}");
+        }
+        Err(error) => return assert_eq!(error, OutOfReach::Future { revision, newest }, "seed {seed}"),
+    };
+    let state = &model.states[revision as usize];
+    assert_eq!(picture.revision(), revision);
+    assert_eq!(&content(&picture), state, "seed {seed}: revision {revision}");
+    for _ in 0..5 {
+        let query = query(rng);
+        assert_eq!(picture.query(&query), model::query(state, &query), "seed {seed}: revision {revision}, {query:?}");
+    }
+    let from = rng.between(oldest, newest + 2);
+    let (keys, previous) = (model::range_of(key(rng), key(rng), rng.below(5)), rng.chance(500));
+    let changes = view.changes(from, keys.clone(), previous).unwrap().take(rng.below(200) as usize);
+    for (next, revision) in (from.max(1)..).zip(changes) {
+        let expected = model.changes(next, &keys, previous);
+        assert_eq!((revision.revision, revision.changes), (next, expected), "seed {seed}, from {from}");
+    }
+    if oldest > 0 {
+        let error = OutOfReach::Compacted { revision: oldest - 1, oldest };
+        assert_eq!(view.changes(oldest - 1, keys, previous).err(), Some(error), "seed {seed}");
+    }
+    let bytes = rng.below(view.past_bytes() * 2 + 2);
+    let kept = view.oldest_within(bytes);
+    assert!((oldest..=newest).contains(&kept), "seed {seed}");
+    assert!(kept > oldest || view.past_bytes() <= bytes, "seed {seed}");
+}
+
+fn query(rng: &mut Rng) -> Query {
+    let keys = model::range_of(key(rng), key(rng), rng.below(5));
+    Query {
+        keys,
+        descending: rng.chance(500),
+        after: rng.chance(300).then(|| key(rng)),
+        limit: rng.chance(500).then(|| rng.below(20)),
+        keys_only: rng.chance(200),
+        count: rng.chance(300),
+    }
+}
+
+fn content(picture: &Picture) -> State {
+    picture.range(b"", None).collect()
+}
+
+fn command(rng: &mut Rng, model: &Model, next_numbers: &mut BTreeMap<SessionId, u64>) -> Command {
+    if rng.chance(30) {
+        return Command::Register { session: session(rng) };
+    }
+    let (accepted_ms, idempotency) = (rng.below(1000), idempotency(rng));
+    if rng.chance(30) {
+        let request = rng.chance(500).then(|| request(rng, next_numbers));
+        return Command::Act { request, accepted_ms, idempotency, action: action(rng, model) };
+    }
+    let operations = (0..rng.below(5)).map(|_| operation(rng)).collect();
+    Command::Write { request: request(rng, next_numbers), accepted_ms, idempotency, operations }
+}
+
+fn idempotency(rng: &mut Rng) -> Option<IdempotencyKey> {
+    rng.chance(200)
+        .then(|| IdempotencyKey { key: Bytes::from(format!("key {}", rng.below(200))), fingerprint: rng.below(10) / 9 })
+}
+
+fn action(rng: &mut Rng, model: &Model) -> Action {
+    Action::Compact { revision: rng.between(model.compacted.saturating_sub(2), model.revision() + 2) }
+}
+
+fn operation(rng: &mut Rng) -> Operation {
+    let key = key(rng);
+    match rng.below(3) {
+        0 => Operation::Delete { key },
+        _ => Operation::Put { key, value: Bytes::from(vec![rng.next_u64() as u8; rng.below(200) as usize]) },
+    }
+}
+
+fn key(rng: &mut Rng) -> Bytes {
+    match rng.below(200) {
+        0 => Bytes::new(),
+        1 => Bytes::from(vec![255; rng.between(1, 100) as usize]),
+        2..10 => Bytes::from("k"),
+        _ => Bytes::from(format!("k{}", rng.below(60))),
+    }
+}
+
+/// Mostly the session's next number; else an old one again, one ahead, or one out of the window.
+fn request(rng: &mut Rng, next_numbers: &mut BTreeMap<SessionId, u64>) -> RequestId {
+    let session = session(rng);
+    let next = next_numbers.entry(session).or_insert(1);
+    let number = match rng.below(20) {
+        0..3 => next.saturating_sub(rng.below(30)),
+        3 => *next + rng.below(20),
+        4 if rng.chance(100) => *next + WINDOW + rng.below(50) - 40,
+        _ => {
+            *next += 1;
+            *next - 1
+        }
+    };
+    let low_water = match rng.below(100) {
+        0 => number + rng.below(5),
+        _ => number.saturating_sub(rng.below(40)),
+    };
+    RequestId { session, number, low_water }
+}
+
+fn session(rng: &mut Rng) -> SessionId {
+    let boot = if rng.chance(970) { 5 } else { rng.between(1, 9) };
+    SessionId { node: rng.between(1, 5), boot }
+}
+
+fn reload(store: &Store, rng: &mut Rng) -> Store {
+    let mut stream = Vec::new();
+    let written = store.frozen().write_to(&mut |piece| {
+        stream.extend_from_slice(piece);
+        Ok::<(), ()>(())
+    });
+    assert_eq!(written, Ok(()));
+    let mut rest = Bytes::from(stream);
+    let loaded = Store::load(&mut || {
+        let block = rest.split_to(rest.len().min(rng.below(3000) as usize));
+        Ok::<_, ()>((!block.is_empty() || !rest.is_empty()).then_some(block))
+    })
+    .unwrap();
+    assert_eq!(loaded.configuration(), store.configuration());
+    loaded
+}
