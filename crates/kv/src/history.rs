@@ -30,7 +30,7 @@ use storage::engine::Batch;
 /// What an entry takes beside its keys.
 const ENTRY_BYTES: u64 = 16;
 /// What a superseded version takes beside key and record.
-const VERSION_BYTES: u64 = 192;
+const VERSION_BYTES: u64 = 144;
 /// A block is full with so many revisions or bytes.
 pub const BLOCK_REVISIONS: u64 = 64;
 pub const BLOCK_BYTES: usize = 4 * 1024;
