@@ -54,6 +54,12 @@ pub enum LoadError<E> {
     Malformed(Malformed),
 }
 
+impl fmt::Debug for Frozen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frozen at {:?}, revision {}", self.view.applied(), self.view.revision())
+    }
+}
+
 impl Frozen {
     pub fn applied(&self) -> Position {
         self.view.applied()
@@ -366,6 +372,7 @@ impl Loader {
             Key::Idempotency(name) => self.idempotency(name, value.clone())?,
             Key::Changes { first, part: 0 } => self.block(first, value.clone())?,
             Key::Changes { first, part } => self.part(first, part, value.clone())?,
+            Key::Lease(_) | Key::LeaseKey(..) => todo!("leases"),
         }
         let Ok(()) = self.store.engine.load(self.store.head.applied.index, home.encode(), Some(value));
         self.last_key = Bytes::copy_from_slice(&key);

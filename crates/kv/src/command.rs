@@ -7,8 +7,9 @@
 //! calls [`Command::check`] and can say what is wrong; an entry over the limits that is in the log all the same is
 //! refused when it is applied.
 
-use base::NodeId;
+use crate::transaction::{MAX_TRANSACTION_DEPTH, Transaction};
 use base::codec::{Malformed, Reader, Writer};
+use base::{Index, NodeId};
 use bytes::Bytes;
 use std::fmt;
 use xxhash_rust::xxh3::Xxh3;
@@ -20,6 +21,10 @@ pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 pub const MAX_OPERATIONS: usize = 16_384;
 /// One encoded command. [`Command::check`] counts a few bytes more than encoding takes, so that what passes it fits.
 pub const MAX_COMMAND_BYTES: usize = 4 * 1024 * 1024;
+/// As in etcd.
+pub const MAX_TTL_SECONDS: u64 = 9_000_000_000;
+/// So that it fits where numbers are signed.
+pub const MAX_LEASE: u64 = i64::MAX as u64;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -44,7 +49,35 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// From now on no revision below this one can be read.
-    Compact { revision: u64 },
+    Compact {
+        revision: u64,
+    },
+    Transaction(Transaction),
+    /// Begins a lease. Lease 0: the store chooses a number that no lease ever had but by somebody's own choice.
+    Grant {
+        lease: u64,
+        ttl_seconds: u64,
+    },
+    /// The lease has its whole time again.
+    KeepAlive {
+        lease: u64,
+    },
+    /// Ends a lease, and deletes its keys.
+    Revoke {
+        lease: u64,
+    },
+    /// The same for each of these that was not kept alive since the leader saw its time run out. The others are left as
+    /// they are, and it is a success also if nothing is left to do.
+    Expire {
+        leases: Vec<Expired>,
+    },
+}
+
+/// A lease, and the index of the entry that granted it or kept it alive last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expired {
+    pub lease: u64,
+    pub since: Index,
 }
 
 /// One run of one node, as a source of requests.
@@ -88,6 +121,17 @@ pub enum Answer {
         revision: u64,
         changed: u32,
     },
+    /// What a transaction came to. Revision and number of keys are as above.
+    Decided {
+        succeeded: bool,
+        revision: u64,
+        changed: u32,
+    },
+    /// The lease is there, and has its whole time.
+    Granted {
+        lease: u64,
+        ttl_seconds: u64,
+    },
     /// Nothing was applied. `UnknownSession` and `WindowExceeded` are not remembered: another copy of the request that is
     /// in the log already may still be applied, if by then the session is there or its low-water mark has risen. So a
     /// sender avoids both, by registering first and by counting what it has in flight.
@@ -114,17 +158,37 @@ pub enum Refusal {
     Compacted,
     /// The revision is still to come.
     FutureRevision,
+    /// There is no such lease, or not any more.
+    NoLease,
+    /// A lease of that number is there already.
+    LeaseExists,
 }
 
 /// What makes a command unacceptable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OverLimit {
     EmptyKey,
-    Key { bytes: usize },
-    Value { bytes: usize },
-    IdempotencyKey { bytes: usize },
-    Operations { count: usize },
-    Command { bytes: usize },
+    Key {
+        bytes: usize,
+    },
+    Value {
+        bytes: usize,
+    },
+    IdempotencyKey {
+        bytes: usize,
+    },
+    Operations {
+        count: usize,
+    },
+    Command {
+        bytes: usize,
+    },
+    /// Transactions within transactions.
+    Depth,
+    /// A transaction could put a key twice, or put and delete it.
+    KeyTwice,
+    /// A lease's number or time.
+    Lease,
 }
 
 /// A digest of what a request says. The parts are told apart: `["ab", "c"]` is not `["a", "bc"]`.
@@ -174,7 +238,7 @@ impl Command {
                 writer.into_bytes()
             }
             Command::Act { request, accepted_ms, idempotency, action } => {
-                let mut writer = Writer::with_capacity(64);
+                let mut writer = Writer::with_capacity(64 + action.bytes());
                 writer.u8(ACT);
                 writer.bool(request.is_some());
                 if let Some(request) = request {
@@ -217,6 +281,28 @@ impl Action {
     pub(crate) fn check(&self) -> Result<(), OverLimit> {
         match self {
             Action::Compact { .. } => Ok(()),
+            Action::Transaction(transaction) => {
+                transaction.check()?;
+                check_command(HEAD_BYTES + transaction.bytes())
+            }
+            Action::Grant { lease, ttl_seconds } => {
+                let fits = *lease <= MAX_LEASE && (1..=MAX_TTL_SECONDS).contains(ttl_seconds);
+                if fits { Ok(()) } else { Err(OverLimit::Lease) }
+            }
+            Action::KeepAlive { .. } | Action::Revoke { .. } => Ok(()),
+            Action::Expire { leases } => {
+                let count = leases.len();
+                if count > MAX_OPERATIONS { Err(OverLimit::Operations { count }) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Action::Transaction(transaction) => transaction.bytes(),
+            Action::Expire { leases } => 20 * leases.len(),
+            Action::Compact { .. } | Action::Grant { .. } | Action::KeepAlive { .. } | Action::Revoke { .. } => 20,
         }
     }
 
@@ -226,12 +312,51 @@ impl Action {
                 writer.u8(COMPACT);
                 writer.varint(*revision);
             }
+            Action::Transaction(transaction) => {
+                writer.u8(TRANSACTION);
+                transaction.encode(writer);
+            }
+            Action::Grant { lease, ttl_seconds } => {
+                writer.u8(GRANT);
+                writer.varint(*lease);
+                writer.varint(*ttl_seconds);
+            }
+            Action::KeepAlive { lease } => {
+                writer.u8(KEEP_ALIVE);
+                writer.varint(*lease);
+            }
+            Action::Revoke { lease } => {
+                writer.u8(REVOKE);
+                writer.varint(*lease);
+            }
+            Action::Expire { leases } => {
+                writer.u8(EXPIRE);
+                writer.varint(leases.len() as u64);
+                for Expired { lease, since } in leases {
+                    writer.varint(*lease);
+                    writer.varint(*since);
+                }
+            }
         }
     }
 
     fn decode(reader: &mut Reader) -> Result<Action, Malformed> {
         match reader.u8()? {
             COMPACT => Ok(Action::Compact { revision: reader.varint()? }),
+            TRANSACTION => Ok(Action::Transaction(Transaction::decode(reader)?)),
+            GRANT => Ok(Action::Grant { lease: reader.varint()?, ttl_seconds: reader.varint()? }),
+            KEEP_ALIVE => Ok(Action::KeepAlive { lease: reader.varint()? }),
+            REVOKE => Ok(Action::Revoke { lease: reader.varint()? }),
+            EXPIRE => {
+                let count = reader.count()?;
+                if count > MAX_OPERATIONS {
+                    return Err(Malformed("count of leases"));
+                }
+                let leases = (0..count)
+                    .map(|_| Ok(Expired { lease: reader.varint()?, since: reader.varint()? }))
+                    .collect::<Result<_, _>>()?;
+                Ok(Action::Expire { leases })
+            }
             _ => Err(Malformed("action")),
         }
     }
@@ -283,6 +408,17 @@ impl Answer {
                 writer.varint(*revision);
                 writer.varint(u64::from(*changed));
             }
+            Answer::Decided { succeeded, revision, changed } => {
+                writer.u8(DECIDED);
+                writer.bool(*succeeded);
+                writer.varint(*revision);
+                writer.varint(u64::from(*changed));
+            }
+            Answer::Granted { lease, ttl_seconds } => {
+                writer.u8(GRANTED);
+                writer.varint(*lease);
+                writer.varint(*ttl_seconds);
+            }
             Answer::Refused(refusal) => {
                 writer.u8(REFUSED);
                 writer.u8(refusal.number());
@@ -293,11 +429,13 @@ impl Answer {
     pub fn decode(reader: &mut Reader) -> Result<Answer, Malformed> {
         match reader.u8()? {
             REGISTERED => Ok(Answer::Registered),
-            DONE => {
-                let revision = reader.varint()?;
-                let changed = u32::try_from(reader.varint()?).map_err(|_| Malformed("count of changed keys"))?;
-                Ok(Answer::Done { revision, changed })
-            }
+            DONE => Ok(Answer::Done { revision: reader.varint()?, changed: decode_changed(reader)? }),
+            DECIDED => Ok(Answer::Decided {
+                succeeded: reader.bool()?,
+                revision: reader.varint()?,
+                changed: decode_changed(reader)?,
+            }),
+            GRANTED => Ok(Answer::Granted { lease: reader.varint()?, ttl_seconds: reader.varint()? }),
             REFUSED => {
                 let number = reader.u8()?;
                 let refusal = Refusal::ALL.into_iter().find(|refusal| refusal.number() == number);
@@ -309,7 +447,7 @@ impl Answer {
 }
 
 impl Refusal {
-    pub const ALL: [Refusal; 9] = [
+    pub const ALL: [Refusal; 11] = [
         Refusal::UnknownSession,
         Refusal::OlderBoot,
         Refusal::Stale,
@@ -319,6 +457,8 @@ impl Refusal {
         Refusal::OverLimit,
         Refusal::Compacted,
         Refusal::FutureRevision,
+        Refusal::NoLease,
+        Refusal::LeaseExists,
     ];
 
     fn number(self) -> u8 {
@@ -332,6 +472,8 @@ impl Refusal {
             Refusal::OverLimit => 7,
             Refusal::Compacted => 8,
             Refusal::FutureRevision => 9,
+            Refusal::NoLease => 10,
+            Refusal::LeaseExists => 11,
         }
     }
 }
@@ -352,6 +494,13 @@ impl fmt::Display for OverLimit {
             }
             OverLimit::Command { bytes } => {
                 write!(f, "the request has {bytes} bytes in all; at most {MAX_COMMAND_BYTES} are allowed")
+            }
+            OverLimit::Depth => write!(f, "transactions are nested deeper than {MAX_TRANSACTION_DEPTH}"),
+            OverLimit::KeyTwice => {
+                write!(f, "the transaction may change a key twice; put each key once, and do not delete it beside that")
+            }
+            OverLimit::Lease => {
+                write!(f, "a lease is a number from 1 to {MAX_LEASE}, for 1 to {MAX_TTL_SECONDS} seconds")
             }
         }
     }
@@ -386,10 +535,15 @@ pub(crate) fn check_operations(operations: &[Operation]) -> Result<(), OverLimit
         }
         bytes += operation.bytes() + OPERATION_HEAD_BYTES;
     }
-    if bytes > MAX_COMMAND_BYTES {
-        return Err(OverLimit::Command { bytes });
-    }
-    Ok(())
+    check_command(bytes)
+}
+
+fn check_command(bytes: usize) -> Result<(), OverLimit> {
+    if bytes > MAX_COMMAND_BYTES { Err(OverLimit::Command { bytes }) } else { Ok(()) }
+}
+
+fn decode_changed(reader: &mut Reader) -> Result<u32, Malformed> {
+    u32::try_from(reader.varint()?).map_err(|_| Malformed("count of changed keys"))
 }
 
 fn encode_session(session: &SessionId, writer: &mut Writer) {
@@ -440,6 +594,11 @@ const WRITE: u8 = 2;
 const ACT: u8 = 3;
 
 const COMPACT: u8 = 1;
+const TRANSACTION: u8 = 2;
+const GRANT: u8 = 3;
+const KEEP_ALIVE: u8 = 4;
+const REVOKE: u8 = 5;
+const EXPIRE: u8 = 6;
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
@@ -447,3 +606,5 @@ const DELETE: u8 = 2;
 const REGISTERED: u8 = 1;
 const DONE: u8 = 2;
 const REFUSED: u8 = 3;
+const DECIDED: u8 = 4;
+const GRANTED: u8 = 5;

@@ -5,9 +5,11 @@
 //! | 1 | a user's key | its record (`record.rs`) |
 //! | 2 | an idempotency key | what it was first used for, and the answer (`sessions.rs`) |
 //! | 3 | a revision; the number of a part, but for the first | what it and those after it changed (`history.rs`) |
+//! | 4 | a lease | its time (`leases.rs`) |
+//! | 5 | a lease; a user's key | nothing: the key ends with the lease |
 //!
 //! Numbers are big-endian, so that their order is that of the keys. Only users' keys have a past in the engine.
-//! 0 and 4 onwards are free; 255 stays so, that every kind of key has an end that is a key.
+//! 0 and 6 onwards are free; 255 stays so, that every kind of key has an end that is a key.
 
 use storage::engine;
 
@@ -16,6 +18,8 @@ pub enum Key<'a> {
     Data(&'a [u8]),
     Idempotency(&'a [u8]),
     Changes { first: u64, part: u32 },
+    Lease(u64),
+    LeaseKey(u64, &'a [u8]),
 }
 
 impl<'a> Key<'a> {
@@ -29,6 +33,12 @@ impl<'a> Key<'a> {
                 bytes[..8].copy_from_slice(&first.to_be_bytes());
                 bytes[8..].copy_from_slice(&part.to_be_bytes());
                 engine::Key::prefixed(&[CHANGES], &bytes)
+            }
+            Key::Lease(lease) => engine::Key::prefixed(&[LEASE], &lease.to_be_bytes()),
+            Key::LeaseKey(lease, key) => {
+                let mut prefix = [LEASE_KEY; 9];
+                prefix[1..].copy_from_slice(&lease.to_be_bytes());
+                engine::Key::prefixed(&prefix, key)
             }
         }
     }
@@ -44,6 +54,11 @@ impl<'a> Key<'a> {
                 // The first part has one name only.
                 (part > 0 || bytes.len() == 9).then_some(key)
             }
+            (&LEASE, lease) => Some(Key::Lease(u64::from_be_bytes(lease.try_into().ok()?))),
+            (&LEASE_KEY, key) => {
+                let (lease, key) = key.split_first_chunk()?;
+                Some(Key::LeaseKey(u64::from_be_bytes(*lease), key))
+            }
             _ => None,
         }
     }
@@ -53,12 +68,18 @@ impl<'a> Key<'a> {
 pub const DATA_END: &[u8] = &[DATA + 1];
 /// After the last idempotency key, and before the first revision.
 pub const IDEMPOTENCY_END: &[u8] = &[IDEMPOTENCY + 1];
-/// After the last revision.
+/// After the last revision, and before the first lease.
 pub const CHANGES_END: &[u8] = &[CHANGES + 1];
+/// After the last lease, and before the first key of one.
+pub const LEASES_END: &[u8] = &[LEASE + 1];
+/// After the last key of a lease.
+pub const LEASE_KEYS_END: &[u8] = &[LEASE_KEY + 1];
 
 const DATA: u8 = 1;
 const IDEMPOTENCY: u8 = 2;
 const CHANGES: u8 = 3;
+const LEASE: u8 = 4;
+const LEASE_KEY: u8 = 5;
 
 #[cfg(test)]
 mod tests {
@@ -83,7 +104,27 @@ mod tests {
             }
         }
         assert!(last.as_slice() < CHANGES_END);
-        for wrong in [&b""[..], b"\x00a", b"\xffa", &[3; 8], &[3; 10], &[3, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0]] {
+        for lease in [1, 255, 256, u64::MAX] {
+            let home = Key::Lease(lease).encode();
+            assert!((CHANGES_END..LEASES_END).contains(&home.as_slice()));
+            assert_eq!(Key::decode(home.as_slice()), Some(Key::Lease(lease)));
+            for key in [&b""[..], b"a", &[255; 300]] {
+                let home = Key::LeaseKey(lease, key).encode();
+                assert!((LEASES_END..LEASE_KEYS_END).contains(&home.as_slice()));
+                assert_eq!(Key::decode(home.as_slice()), Some(Key::LeaseKey(lease, key)));
+            }
+        }
+        for wrong in [
+            &b""[..],
+            b"\x00a",
+            b"\xffa",
+            &[4; 8],
+            &[4; 10],
+            &[5; 8],
+            &[3; 8],
+            &[3; 10],
+            &[3, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0],
+        ] {
             assert_eq!(Key::decode(wrong), None);
         }
     }

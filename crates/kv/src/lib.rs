@@ -34,19 +34,27 @@ pub mod command;
 pub mod fuzzing;
 mod history;
 mod keys;
+pub mod leases;
 pub mod range;
 mod record;
 mod sessions;
 mod store;
+pub mod transaction;
 mod view;
 
 pub use changes::{Change, Changes, Revision};
 pub use checkpoint::{Frozen, LoadError};
 pub use command::{
-    Action, Answer, Command, IdempotencyKey, Operation, OverLimit, Refusal, RequestId, SessionId, fingerprint,
+    Action, Answer, Command, Expired, IdempotencyKey, Operation, OverLimit, Refusal, RequestId, SessionId, fingerprint,
 };
-pub use command::{MAX_COMMAND_BYTES, MAX_IDEMPOTENCY_KEY_BYTES, MAX_KEY_BYTES, MAX_OPERATIONS, MAX_VALUE_BYTES};
+pub use command::{
+    MAX_COMMAND_BYTES, MAX_IDEMPOTENCY_KEY_BYTES, MAX_KEY_BYTES, MAX_LEASE, MAX_OPERATIONS, MAX_TTL_SECONDS,
+    MAX_VALUE_BYTES,
+};
+pub use leases::Lease;
 pub use range::{KeyEnd, KeyRange, Query};
 pub use sessions::WINDOW;
 pub use store::{MAX_CONFIGURATION_BYTES, MAX_IDEMPOTENCY_KEYS, Store};
+pub use transaction::{Compare, Decided, Relation, Step, StepResult, Target, Transaction};
+pub use transaction::{MAX_TRANSACTION_DEPTH, MAX_TRANSACTION_ROWS};
 pub use view::{KeyValue, OutOfReach, Page, Picture, Range, View};

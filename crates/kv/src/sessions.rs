@@ -125,7 +125,7 @@ impl FirstUse {
 
 pub fn answered_revision(answer: &Answer) -> u64 {
     match answer {
-        Answer::Done { revision, .. } => *revision,
-        Answer::Registered | Answer::Refused(_) => 0,
+        Answer::Done { revision, .. } | Answer::Decided { revision, .. } => *revision,
+        Answer::Registered | Answer::Granted { .. } | Answer::Refused(_) => 0,
     }
 }

@@ -16,6 +16,7 @@ use crate::history::{self, Changed, Entries, Tail};
 use crate::keys::{DATA_END, Key};
 use crate::record::{self, Meta};
 use crate::sessions::{FirstUse, Seen, Session};
+use crate::transaction::Decided;
 use crate::view::{Compacted, Head, View};
 use base::codec::Writer;
 use base::{NodeId, Position};
@@ -65,6 +66,12 @@ impl Store {
             tail: Tail::new(1),
             swept: 1,
         }
+    }
+
+    /// As [`Store::apply`], and tells what a transaction came to step by step, if this was the first time that it was
+    /// applied.
+    pub fn apply_for(&mut self, position: Position, command: &Command) -> (Answer, Option<Decided>) {
+        (self.apply(position, command), None)
     }
 
     /// Applies the command of the entry at `position`. Positions rise; there is no going back.
@@ -263,6 +270,7 @@ impl Store {
         let answer = match work {
             Work::Operations(operations) => self.change(operations, &mut batch),
             Work::Action(Action::Compact { revision }) => self.compact(*revision),
+            Work::Action(_) => Answer::Refused(Refusal::OverLimit),
         };
         if let Some(idempotency) = idempotency {
             self.remember(idempotency, answer, &mut batch);

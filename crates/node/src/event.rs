@@ -7,7 +7,7 @@
 use crate::membership::Configuration;
 use crate::message::Message;
 use base::{GroupId, Incarnation, Index, NodeId, Position, Term};
-use kv::{IdempotencyKey, Operation};
+use kv::{Action, Decided, IdempotencyKey, Operation};
 use std::sync::Arc;
 use storage::checkpoint::CheckpointInfo;
 use storage::log::LogWrite;
@@ -85,6 +85,12 @@ pub enum Event {
 pub enum Request {
     /// Applied atomically, on the whole cluster, exactly once.
     Write { operations: Vec<Operation>, idempotency: Option<IdempotencyKey> },
+    /// Whatever else changes the store, in the same way.
+    Act { action: Action, idempotency: Option<IdempotencyKey> },
+    /// How much of its time a lease has left, by this node's own measure: no less than by the leader's.
+    LeaseTime { lease: u64 },
+    /// The whole state as it is now on this node, for a backup.
+    Freeze,
     /// Answered when this node's published view is as new as the level wants it.
     Read(ReadLevel),
     /// The node at that peer address wants to be a member. Answered when it votes.
@@ -107,12 +113,30 @@ pub enum ReadLevel {
     Strong,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Outcome {
     Written {
         revision: u64,
         changed: u32,
     },
+    /// `results`: what the steps gave. `None` if the request was sent again and had been applied before, in which case they
+    /// are not remembered.
+    Decided {
+        succeeded: bool,
+        revision: u64,
+        changed: u32,
+        results: Option<Decided>,
+    },
+    /// The lease is there, and has its whole time.
+    Granted {
+        lease: u64,
+        ttl_seconds: u64,
+    },
+    /// `None`: there is no such lease on this node.
+    LeaseTime {
+        remaining_ms: Option<u64>,
+    },
+    Frozen(Arc<kv::Frozen>),
     /// The view that was published before this reply serves the read.
     Readable,
     /// Membership or leadership is as the request wanted it.
@@ -135,6 +159,14 @@ pub enum Failure {
     KeyReused(String),
     /// This node is no member any more. Nothing changed.
     Removed(String),
+    /// What the request names is not there. Nothing changed.
+    NotFound(String),
+    /// What the request wants to make is there already. Nothing changed.
+    Exists(String),
+    /// The revision is compacted, or has been already. Nothing changed.
+    Compacted(String),
+    /// The revision is still to come. Nothing changed.
+    FutureRevision(String),
 }
 
 pub enum Effect {

@@ -294,6 +294,16 @@ impl Node {
                 let replica = self.replicas.get_mut(&FIRST_GROUP);
                 replica.map_or(Ok(()), |r| r.writes.request(ticket, operations, idempotency, deadline))
             }
+            Request::Act { action, idempotency } => {
+                let replica = self.replicas.get_mut(&FIRST_GROUP).expect("the first group is always there");
+                replica.writes.act(ticket, action, idempotency, deadline)
+            }
+            Request::LeaseTime { .. } => todo!("leases"),
+            Request::Freeze => {
+                let replica = &self.replicas[&FIRST_GROUP];
+                self.replies.push((ticket, Outcome::Frozen(Arc::new(replica.store.frozen()))));
+                Ok(())
+            }
             Request::Read(level) => {
                 self.replicas.get_mut(&FIRST_GROUP).map_or(Ok(()), |r| r.read(ticket, level, deadline))
             }

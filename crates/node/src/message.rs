@@ -233,6 +233,9 @@ fn encode_outcome(outcome: &Outcome, w: &mut Writer) {
         }
         Outcome::Readable => w.u8(2),
         Outcome::Done => w.u8(3),
+        Outcome::Decided { .. } | Outcome::Granted { .. } | Outcome::LeaseTime { .. } | Outcome::Frozen(_) => {
+            unreachable!("these are answered by the node that was asked, and never travel")
+        }
         Outcome::Failed(failure) => {
             let (tag, text) = match failure {
                 Failure::Invalid(text) => (10, text),
@@ -241,6 +244,10 @@ fn encode_outcome(outcome: &Outcome, w: &mut Writer) {
                 Failure::Unknown(text) => (13, text),
                 Failure::KeyReused(text) => (14, text),
                 Failure::Removed(text) => (15, text),
+                Failure::NotFound(text) => (16, text),
+                Failure::Exists(text) => (17, text),
+                Failure::Compacted(text) => (18, text),
+                Failure::FutureRevision(text) => (19, text),
             };
             w.u8(tag);
             w.text(text);
@@ -262,6 +269,10 @@ fn decode_outcome(r: &mut Reader) -> Result<Outcome, Malformed> {
                 13 => Failure::Unknown(text),
                 14 => Failure::KeyReused(text),
                 15 => Failure::Removed(text),
+                16 => Failure::NotFound(text),
+                17 => Failure::Exists(text),
+                18 => Failure::Compacted(text),
+                19 => Failure::FutureRevision(text),
                 _ => return Err(Malformed("outcome")),
             }
         }),

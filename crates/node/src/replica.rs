@@ -394,10 +394,16 @@ impl Replica {
     }
 
     fn apply_command(&mut self, position: Position, command: &Command, replies: &mut Vec<(Ticket, Outcome)>) {
-        let answer = self.store.apply(position, command);
+        // Only whoever waits for a transaction wants to know what its steps gave.
+        let (answer, decided) = match command {
+            Command::Act { request: Some(request), .. } if self.writes.waits_for(request) => {
+                self.store.apply_for(position, command)
+            }
+            _ => (self.store.apply(position, command), None),
+        };
         match command {
             Command::Write { request, .. } | Command::Act { request: Some(request), .. } => {
-                replies.extend(self.writes.applied(request, &answer))
+                replies.extend(self.writes.applied(request, &answer, decided));
             }
             Command::Act { request: None, .. } => {}
             Command::Register { session } => {

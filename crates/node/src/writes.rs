@@ -13,7 +13,7 @@
 use crate::event::{Failure, Outcome, Ticket};
 use base::NodeId;
 use bytes::Bytes;
-use kv::{Answer, Command, IdempotencyKey, Operation, Refusal, RequestId, SessionId};
+use kv::{Action, Answer, Command, Decided, IdempotencyKey, Operation, Refusal, RequestId, SessionId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A forwarded command that was not applied after this long is sent again.
@@ -51,10 +51,15 @@ struct Pending {
 struct Early {
     ticket: Ticket,
     purpose: Purpose,
-    operations: Vec<Operation>,
+    work: Work,
     idempotency: Option<IdempotencyKey>,
     size_bytes: usize,
     deadline: u64,
+}
+
+enum Work {
+    Operations(Vec<Operation>),
+    Action(Action),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,12 +95,25 @@ impl Writes {
         deadline: u64,
     ) -> Result<(), Failure> {
         let size_bytes = operations.iter().map(size_bytes).sum::<usize>();
-        self.accept(Early { ticket, purpose: Purpose::Write, operations, idempotency, size_bytes, deadline })
+        let work = Work::Operations(operations);
+        self.accept(Early { ticket, purpose: Purpose::Write, work, idempotency, size_bytes, deadline })
+    }
+
+    pub(crate) fn act(
+        &mut self,
+        ticket: Ticket,
+        action: Action,
+        idempotency: Option<IdempotencyKey>,
+        deadline: u64,
+    ) -> Result<(), Failure> {
+        let size_bytes = action.bytes();
+        let work = Work::Action(action);
+        self.accept(Early { ticket, purpose: Purpose::Write, work, idempotency, size_bytes, deadline })
     }
 
     pub(crate) fn request_read(&mut self, ticket: Ticket, deadline: u64) -> Result<(), Failure> {
-        let (operations, idempotency) = (Vec::new(), None);
-        self.accept(Early { ticket, purpose: Purpose::Read, operations, idempotency, size_bytes: 0, deadline })
+        let (work, idempotency) = (Work::Operations(Vec::new()), None);
+        self.accept(Early { ticket, purpose: Purpose::Read, work, idempotency, size_bytes: 0, deadline })
     }
 
     fn accept(&mut self, early: Early) -> Result<(), Failure> {
@@ -119,8 +137,13 @@ impl Writes {
     fn number(&mut self, early: Early) {
         let number = self.next_number;
         let request = RequestId { session: self.session, number, low_water: self.low_water() };
-        let Early { ticket, purpose, operations, idempotency, deadline, .. } = early;
-        let command = Command::Write { request, accepted_ms: self.unix_ms, idempotency, operations }.encode();
+        let Early { ticket, purpose, work, idempotency, deadline, .. } = early;
+        let accepted_ms = self.unix_ms;
+        let command = match work {
+            Work::Operations(operations) => Command::Write { request, accepted_ms, idempotency, operations },
+            Work::Action(action) => Command::Act { request: Some(request), accepted_ms, idempotency, action },
+        };
+        let command = command.encode();
         self.next_number += 1;
         self.size_bytes += command.len();
         self.pending.insert(number, Pending { ticket, purpose, command, deadline, sent: None });
@@ -164,8 +187,18 @@ impl Writes {
         self.outbox.extend(self.pending.iter().filter(|(_, p)| overdue(p)).map(|(&number, _)| number));
     }
 
+    /// Whether somebody here waits for what comes of it.
+    pub(crate) fn waits_for(&self, request: &RequestId) -> bool {
+        request.session == self.session && self.pending.contains_key(&request.number)
+    }
+
     /// A command of ours was applied.
-    pub(crate) fn applied(&mut self, request: &RequestId, answer: &Answer) -> Option<(Ticket, Outcome)> {
+    pub(crate) fn applied(
+        &mut self,
+        request: &RequestId,
+        answer: &Answer,
+        decided: Option<Decided>,
+    ) -> Option<(Ticket, Outcome)> {
         if request.session != self.session {
             return None;
         }
@@ -178,7 +211,7 @@ impl Writes {
         self.outbox.remove(&request.number);
         self.size_bytes -= pending.command.len();
         let outcome = match pending.purpose {
-            Purpose::Write => written(answer),
+            Purpose::Write => written(answer, decided),
             Purpose::Read => read(answer),
         };
         Some((pending.ticket, outcome))
@@ -196,7 +229,7 @@ impl Writes {
             .collect();
         for request in requests {
             if let Some(answer) = store.answer(&request) {
-                replies.extend(self.applied(&request, &answer));
+                replies.extend(self.applied(&request, &answer, None));
             }
         }
         while let Some(early) = self.early.pop_front() {
@@ -305,15 +338,30 @@ fn read(answer: &Answer) -> Outcome {
     }
 }
 
-fn written(answer: &Answer) -> Outcome {
-    match answer {
-        Answer::Done { revision, changed } => Outcome::Written { revision: *revision, changed: *changed },
+fn written(answer: &Answer, results: Option<Decided>) -> Outcome {
+    match *answer {
+        Answer::Done { revision, changed } => Outcome::Written { revision, changed },
+        Answer::Decided { succeeded, revision, changed } => Outcome::Decided { succeeded, revision, changed, results },
+        Answer::Granted { lease, ttl_seconds } => Outcome::Granted { lease, ttl_seconds },
         Answer::Registered => Outcome::Done,
         Answer::Refused(Refusal::KeyReused) => Outcome::Failed(Failure::KeyReused(
             "this Idempotency-Key was used before with a different request; nothing was changed: use a new key".into(),
         )),
         Answer::Refused(Refusal::OverLimit) => Outcome::Failed(Failure::Invalid(
             "the write is larger than this store takes; nothing was changed: split it".into(),
+        )),
+        Answer::Refused(Refusal::NoLease) => Outcome::Failed(Failure::NotFound(
+            "there is no such lease, or it has ended; nothing was changed: grant a new one".into(),
+        )),
+        Answer::Refused(Refusal::LeaseExists) => Outcome::Failed(Failure::Exists(
+            "a lease of that number is there already; nothing was changed: choose another, or let the store choose"
+                .into(),
+        )),
+        Answer::Refused(Refusal::Compacted) => {
+            Outcome::Failed(Failure::Compacted("that revision has been compacted already; nothing was changed".into()))
+        }
+        Answer::Refused(Refusal::FutureRevision) => Outcome::Failed(Failure::FutureRevision(
+            "that revision is still to come; nothing was changed: name the current one or an older one".into(),
         )),
         Answer::Refused(refusal) => Outcome::Failed(Failure::Unknown(format!(
             "the cluster refused the write ({refusal:?}); its outcome is unknown: read the key before trying again"

@@ -300,7 +300,7 @@ fn failed_as_a_read(answer: &Answer) -> Result<(), String> {
         Answer::NobodyThere | Answer::Lost => Ok(()),
         Answer::Outcome(Outcome::Failed(failure), _) => match failure {
             Failure::Unavailable(_) | Failure::Overloaded(_) | Failure::Removed(_) => Ok(()),
-            Failure::Invalid(_) | Failure::Unknown(_) | Failure::KeyReused(_) => Err(format!("{failure:?}")),
+            failure => Err(format!("{failure:?}")),
         },
         Answer::Outcome(outcome, _) => Err(format!("{outcome:?}")),
     }

@@ -158,7 +158,10 @@ impl From<Failure> for Refusal {
             Failure::Overloaded(text) => (StatusCode::TOO_MANY_REQUESTS, text),
             Failure::Unknown(text) => (StatusCode::GATEWAY_TIMEOUT, say_unknown(text)),
             Failure::KeyReused(text) => (StatusCode::UNPROCESSABLE_ENTITY, text),
-            Failure::Removed(text) => (StatusCode::GONE, text),
+            Failure::Removed(text) | Failure::Compacted(text) => (StatusCode::GONE, text),
+            Failure::NotFound(text) => (StatusCode::NOT_FOUND, text),
+            Failure::Exists(text) => (StatusCode::CONFLICT, text),
+            Failure::FutureRevision(text) => (StatusCode::BAD_REQUEST, text),
         };
         let retry = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
         Refusal { retry, ..Refusal::new(status, text) }

@@ -169,8 +169,8 @@ impl<C: Cluster> Member<C> {
     /// Returns once the cluster has done it.
     pub(super) async fn ask(&self, request: node::Request, limit: Duration) -> Result<(), Refusal> {
         match self.cluster.request(request, limit).await {
-            Outcome::Written { .. } | Outcome::Readable | Outcome::Done => Ok(()),
             Outcome::Failed(failure) => Err(failure.into()),
+            _ => Ok(()),
         }
     }
 
