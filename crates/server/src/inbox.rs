@@ -171,7 +171,9 @@ impl Inbox {
 fn weight(request: &Request) -> usize {
     match request {
         Request::Write { operations, .. } => operations.iter().map(operation_bytes).sum(),
-        Request::Read(_) | Request::Join { .. } | Request::Remove { .. } | Request::Transfer { .. } => 0,
+        Request::Act { action, .. } => action.bytes(),
+        Request::Read(_) | Request::LeaseTime { .. } | Request::Freeze => 0,
+        Request::Join { .. } | Request::Remove { .. } | Request::Transfer { .. } => 0,
     }
 }
 

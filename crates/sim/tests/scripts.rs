@@ -338,7 +338,12 @@ fn told(answer: &Answer) -> String {
             Failure::Unknown(text) => format!("unknown: {text}"),
             Failure::KeyReused(text) => format!("key reused: {text}"),
             Failure::Removed(text) => format!("removed: {text}"),
+            Failure::NotFound(text) => format!("not found: {text}"),
+            Failure::Exists(text) => format!("exists: {text}"),
+            Failure::Compacted(text) => format!("compacted: {text}"),
+            Failure::FutureRevision(text) => format!("still to come: {text}"),
         },
+        Answer::Outcome(outcome, _) => format!("{outcome:?}"),
         Answer::NobodyThere => "nobody is there".into(),
         Answer::Lost => "lost".into(),
     }
