@@ -54,6 +54,15 @@ pub enum LoadError<E> {
     Malformed(Malformed),
 }
 
+/// By their state hashes.
+impl PartialEq for Frozen {
+    fn eq(&self, other: &Frozen) -> bool {
+        (self.view.applied(), self.view.state_hash()) == (other.view.applied(), other.view.state_hash())
+    }
+}
+
+impl Eq for Frozen {}
+
 impl fmt::Debug for Frozen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Frozen at {:?}, revision {}", self.view.applied(), self.view.revision())

@@ -133,7 +133,7 @@ impl AdminDesk {
     ) {
         if self.ours.get(&id).is_some_and(|ours| ours.sent_to == Some(from)) {
             // The leader changed while it was at it: the next one goes on.
-            if matches!(&outcome, Outcome::Failed(failure) if *failure == leader_changed()) {
+            if outcome == Outcome::Failed(leader_changed()) {
                 self.ours.entry(id).and_modify(|ours| ours.sent = None);
             } else if let Some(ours) = self.ours.remove(&id) {
                 replies.push((ours.ticket, outcome));

@@ -113,7 +113,7 @@ pub enum ReadLevel {
     Strong,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Written {
         revision: u64,

@@ -62,7 +62,7 @@ impl Cluster for Map {
             node::Request::Write { operations, idempotency } => Asked::Write(operations.clone(), idempotency.clone()),
             node::Request::Join { name, address } => Asked::Join(name.clone(), address.clone()),
             node::Request::Remove { name } => Asked::Remove(name.clone()),
-            node::Request::Transfer { .. } => panic!("the dialect has no word for {request:?}"),
+            _ => panic!("the dialect has no word for {request:?}"),
         };
         self.asked.lock().unwrap().push(asked);
         match request {
