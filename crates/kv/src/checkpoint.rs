@@ -17,9 +17,10 @@
 //!
 //! Not handled: files, their checksums, and naming a damaged place: that is up to whoever supplies the blocks.
 
-use crate::command::{MAX_IDEMPOTENCY_KEY_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES};
+use crate::command::{MAX_IDEMPOTENCY_KEY_BYTES, MAX_KEY_BYTES, MAX_LEASE, MAX_TTL_SECONDS, MAX_VALUE_BYTES};
 use crate::history::{Changed, Entries, Tail};
-use crate::keys::{CHANGES_END, DATA_END, IDEMPOTENCY_END, Key};
+use crate::keys::{CHANGES_END, DATA_END, IDEMPOTENCY_END, Key, LEASE_KEYS_END};
+use crate::leases::Lease;
 use crate::record::{self, Meta};
 use crate::sessions::{FirstUse, Session, answered_revision};
 use crate::store::{self, MAX_CONFIGURATION_BYTES, MAX_IDEMPOTENCY_KEYS, Store};
@@ -124,10 +125,10 @@ impl Frozen {
         }
         self.write_rows(DATA_END, IDEMPOTENCY_END, pieces)?;
         // Blocks of revisions that were compacted may still be there.
-        match self.view.block_of(self.view.compacted().max(1)) {
-            Some(first) => self.write_rows(Key::Changes { first, part: 0 }.encode().as_slice(), CHANGES_END, pieces),
-            None => Ok(()),
+        if let Some(first) = self.view.block_of(self.view.compacted().max(1)) {
+            self.write_rows(Key::Changes { first, part: 0 }.encode().as_slice(), CHANGES_END, pieces)?;
         }
+        self.write_rows(CHANGES_END, LEASE_KEYS_END, pieces)
     }
 
     fn write_rows<E>(&self, from: &[u8], to: &[u8], pieces: &mut Pieces<'_, E>) -> Result<(), E> {
@@ -143,7 +144,8 @@ impl Frozen {
     }
 
     fn head(&self) -> Writer {
-        let Head { applied, revision, keys, state_hash, accepted_ms, past_bytes, compacted } = *self.view.head();
+        let Head { applied, revision, keys, leases, state_hash, accepted_ms, past_bytes, compacted } =
+            *self.view.head();
         let mut record = Writer::new();
         record.u8(HEAD);
         record.varint(FORMAT);
@@ -151,6 +153,7 @@ impl Frozen {
         record.varint(applied.term);
         record.varint(revision);
         record.varint(keys);
+        record.varint(leases);
         record.u64(state_hash);
         record.u64(accepted_ms);
         record.varint(past_bytes);
@@ -205,6 +208,9 @@ struct Loader {
     store: Store,
     sessions: u64,
     keys: u64,
+    leases: u64,
+    /// Keys with a lease that the lease has not named yet.
+    leased_keys: u64,
     /// The keys of the idempotency entries by their order; empty where one is still to come.
     idempotency: Vec<Bytes>,
     last_node: Option<NodeId>,
@@ -243,7 +249,7 @@ impl Loader {
             return Err(Malformed("checkpoint: its beginning, or it is of another version"));
         }
         let applied = Position { index: record.varint()?, term: record.varint()? };
-        let (revision, keys) = (record.varint()?, record.varint()?);
+        let (revision, keys, leases) = (record.varint()?, record.varint()?, record.varint()?);
         let (state_hash, accepted_ms, past_bytes) = (record.u64()?, record.u64()?, record.varint()?);
         let compacted = Compacted { revision: record.varint()?, index: record.varint()?, past_bytes: record.varint()? };
         let tail = Tail::load(record.varint()?, Bytes::copy_from_slice(&record.blob()?))?;
@@ -275,7 +281,7 @@ impl Loader {
         record.finish()?;
         let store = Store {
             engine: store::new_engine(),
-            head: Head { applied, revision, keys: 0, state_hash, accepted_ms, past_bytes, compacted },
+            head: Head { applied, revision, keys: 0, leases: 0, state_hash, accepted_ms, past_bytes, compacted },
             configuration: Bytes::copy_from_slice(&configuration),
             members,
             sessions: BTreeMap::new(),
@@ -288,6 +294,8 @@ impl Loader {
             store,
             sessions,
             keys,
+            leases,
+            leased_keys: 0,
             idempotency: vec![Bytes::new(); idempotency_count as usize],
             last_node: None,
             last_key: Bytes::new(),
@@ -365,6 +373,7 @@ impl Loader {
     /// The versions of a key are complete.
     fn end_key(&mut self) {
         self.store.head.keys += u64::from(self.last_version.meta.is_some());
+        self.leased_keys += u64::from(self.last_version.meta.is_some_and(|meta| meta.lease != 0));
         self.last_version = LastVersion::default();
     }
 
@@ -381,7 +390,8 @@ impl Loader {
             Key::Idempotency(name) => self.idempotency(name, value.clone())?,
             Key::Changes { first, part: 0 } => self.block(first, value.clone())?,
             Key::Changes { first, part } => self.part(first, part, value.clone())?,
-            Key::Lease(_) | Key::LeaseKey(..) => todo!("leases"),
+            Key::Lease(id) => self.lease(id, value.clone())?,
+            Key::LeaseKey(id, user_key) => self.lease_key(id, user_key, &value)?,
         }
         let Ok(()) = self.store.engine.load(self.store.head.applied.index, home.encode(), Some(value));
         self.last_key = Bytes::copy_from_slice(&key);
@@ -464,6 +474,27 @@ impl Loader {
         Ok(())
     }
 
+    fn lease(&mut self, id: u64, value: Bytes) -> Result<(), Malformed> {
+        let Lease { ttl_seconds, since, .. } = Lease::decode(id, value)?;
+        let time = (1..=MAX_TTL_SECONDS).contains(&ttl_seconds) && (1..=self.store.head.applied.index).contains(&since);
+        if !time || !(1..=MAX_LEASE).contains(&id) {
+            return Err(Malformed("checkpoint: lease"));
+        }
+        self.store.head.leases += 1;
+        Ok(())
+    }
+
+    /// Leases and users' keys came before.
+    fn lease_key(&mut self, id: u64, user_key: &[u8], value: &[u8]) -> Result<(), Malformed> {
+        let Ok(lease) = self.store.engine.look(Key::Lease(id).encode().as_slice(), |row| row.is_some());
+        let Ok(key) = self.store.engine.look(Key::Data(user_key).encode().as_slice(), |record| {
+            record.and_then(|record| record::decode_meta(record).ok()).is_some_and(|(meta, _)| meta.lease == id)
+        });
+        let owed = self.leased_keys.checked_sub(1).filter(|_| lease && key && value.is_empty());
+        self.leased_keys = owed.ok_or(Malformed("checkpoint: key of a lease"))?;
+        Ok(())
+    }
+
     fn finish(mut self) -> Result<Store, Malformed> {
         self.end_key();
         let tail = Entries::new(self.store.tail.first, self.store.tail.entries());
@@ -474,6 +505,7 @@ impl Loader {
         self.entries(tail)?;
         let Changes { last, owed, keys: changes, .. } = self.changes;
         let complete = keys == self.keys
+            && (self.store.head.leases, self.leased_keys) == (self.leases, 0)
             && self.store.sessions.len() as u64 == self.sessions
             && self.idempotency.iter().all(|key| !key.is_empty())
             && meets

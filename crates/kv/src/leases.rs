@@ -9,7 +9,7 @@ use crate::view::View;
 use base::Index;
 use base::codec::{Malformed, Reader, Writer};
 use bytes::Bytes;
-use storage::engine::View as _;
+use storage::engine::{MemoryView, View as _};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
@@ -20,6 +20,11 @@ pub struct Lease {
 }
 
 impl Lease {
+    pub(crate) fn find(id: u64, engine: &MemoryView) -> Option<Lease> {
+        let Ok(row) = engine.get(Key::Lease(id).encode().as_slice());
+        row.map(|row| Lease::decode(id, row).expect(INTACT))
+    }
+
     pub(crate) fn encode(&self) -> Bytes {
         let mut writer = Writer::with_capacity(20);
         writer.varint(self.ttl_seconds);
@@ -37,8 +42,12 @@ impl Lease {
 
 impl View {
     pub fn lease(&self, id: u64) -> Option<Lease> {
-        let Ok(row) = self.engine.get(Key::Lease(id).encode().as_slice());
-        row.map(|row| Lease::decode(id, row).expect(INTACT))
+        Lease::find(id, &self.engine)
+    }
+
+    /// How many leases there are.
+    pub fn lease_count(&self) -> u64 {
+        self.head().leases
     }
 
     /// In the order of their numbers, from the first above `after` on.

@@ -25,11 +25,14 @@
 //! Old versions are kept until they are compacted. From then on nobody gets them, and each entry that is applied takes
 //! a few of them out of the engine, so that no entry has to take out many.
 //!
-//! Not handled: deciding when to compact, telling watches what has just changed, leases, conditions in a write.
+//! A [`Transaction`] makes a change depend on what is there, and a [`Lease`] ends keys that nobody cares for any more.
+//!
+//! Not handled: deciding when to compact and when a lease is over, and telling watches that there is news.
 
 pub mod changes;
 pub mod checkpoint;
 pub mod command;
+mod execute;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod history;

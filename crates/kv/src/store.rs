@@ -10,13 +10,16 @@
 
 use crate::checkpoint::Frozen;
 use crate::command::{
-    self, Action, Answer, Command, IdempotencyKey, Operation, OverLimit, Refusal, RequestId, SessionId,
+    self, Action, Answer, Command, Expired, IdempotencyKey, MAX_LEASE, Operation, OverLimit, Refusal, RequestId,
+    SessionId,
 };
+use crate::execute::{self, Edit};
 use crate::history::{self, Changed, Entries, Tail};
 use crate::keys::{DATA_END, Key};
+use crate::leases::Lease;
 use crate::record::{self, Meta};
 use crate::sessions::{FirstUse, Seen, Session};
-use crate::transaction::Decided;
+use crate::transaction::{Decided, Transaction};
 use crate::view::{Compacted, Head, View};
 use base::codec::Writer;
 use base::{NodeId, Position};
@@ -68,26 +71,31 @@ impl Store {
         }
     }
 
-    /// As [`Store::apply`], and tells what a transaction came to step by step, if this was the first time that it was
-    /// applied.
-    pub fn apply_for(&mut self, position: Position, command: &Command) -> (Answer, Option<Decided>) {
-        (self.apply(position, command), None)
-    }
-
     /// Applies the command of the entry at `position`. Positions rise; there is no going back.
     pub fn apply(&mut self, position: Position, command: &Command) -> Answer {
+        self.perform(position, command, None)
+    }
+
+    /// The same, and tells what a transaction came to step by step, if this was the first time that it was applied.
+    pub fn apply_for(&mut self, position: Position, command: &Command) -> (Answer, Option<Decided>) {
+        let mut decided = None;
+        let answer = self.perform(position, command, Some(&mut decided));
+        (answer, decided)
+    }
+
+    fn perform(&mut self, position: Position, command: &Command, wants: Wants<'_>) -> Answer {
         self.advance(position);
         let answer = match command {
             Command::Register { session } => self.register(session),
             Command::Write { request, accepted_ms, idempotency, operations } => {
                 self.accepted(*accepted_ms);
-                self.once(request, idempotency.as_ref(), Work::Operations(operations))
+                self.once(request, idempotency.as_ref(), Work::Operations(operations), None)
             }
             Command::Act { request, accepted_ms, idempotency, action } => {
                 self.accepted(*accepted_ms);
                 match request {
-                    Some(request) => self.once(request, idempotency.as_ref(), Work::Action(action)),
-                    None => self.decide(idempotency.as_ref(), Work::Action(action)),
+                    Some(request) => self.once(request, idempotency.as_ref(), Work::Action(action), wants),
+                    None => self.decide(idempotency.as_ref(), Work::Action(action), wants),
                 }
             }
         };
@@ -226,7 +234,13 @@ impl Store {
     }
 
     /// Does the work unless the request was answered before, or never will be.
-    fn once(&mut self, request: &RequestId, idempotency: Option<&IdempotencyKey>, work: Work<'_>) -> Answer {
+    fn once(
+        &mut self,
+        request: &RequestId,
+        idempotency: Option<&IdempotencyKey>,
+        work: Work<'_>,
+        wants: Wants<'_>,
+    ) -> Answer {
         let SessionId { node, boot } = request.session;
         let Some(session) = self.sessions.get_mut(&node) else {
             return Answer::Refused(Refusal::UnknownSession);
@@ -245,7 +259,7 @@ impl Store {
             Seen::TooFar => return Answer::Refused(Refusal::WindowExceeded),
             Seen::Never => {}
         }
-        let answer = self.decide(idempotency, work);
+        let answer = self.decide(idempotency, work, wants);
         if let Some(session) = self.sessions.get_mut(&node) {
             session.record(request.number, answer);
         }
@@ -257,7 +271,7 @@ impl Store {
     }
 
     /// What a request that was not seen before in its session comes to.
-    fn decide(&mut self, idempotency: Option<&IdempotencyKey>, work: Work<'_>) -> Answer {
+    fn decide(&mut self, idempotency: Option<&IdempotencyKey>, work: Work<'_>, wants: Wants<'_>) -> Answer {
         if command::check_idempotency(idempotency).and_then(|()| work.check()).is_err() {
             return Answer::Refused(Refusal::OverLimit);
         }
@@ -268,9 +282,11 @@ impl Store {
         }
         let mut batch = Batch::with_capacity(work.len() + 2);
         let answer = match work {
-            Work::Operations(operations) => self.change(operations, &mut batch),
-            Work::Action(Action::Compact { revision }) => self.compact(*revision),
-            Work::Action(_) => Answer::Refused(Refusal::OverLimit),
+            Work::Operations(operations) => {
+                let (revision, changed) = self.change(last_of_each_key(operations), &mut batch);
+                Answer::Done { revision, changed }
+            }
+            Work::Action(action) => self.act(action, &mut batch, wants),
         };
         if let Some(idempotency) = idempotency {
             self.remember(idempotency, answer, &mut batch);
@@ -279,6 +295,83 @@ impl Store {
             let Ok(()) = self.engine.write(self.head.applied.index, batch);
         }
         answer
+    }
+
+    fn act(&mut self, action: &Action, batch: &mut Batch, wants: Wants<'_>) -> Answer {
+        match action {
+            Action::Compact { revision } => self.compact(*revision),
+            Action::Transaction(transaction) => self.transact(transaction, batch, wants),
+            Action::Grant { lease, ttl_seconds } => self.grant(*lease, *ttl_seconds, batch),
+            Action::KeepAlive { lease } => match Lease::find(*lease, &self.engine.view()) {
+                Some(Lease { id, ttl_seconds, .. }) => self.give_time(id, ttl_seconds, batch),
+                None => Answer::Refused(Refusal::NoLease),
+            },
+            Action::Revoke { lease } => match Lease::find(*lease, &self.engine.view()) {
+                Some(lease) => self.end_leases(&[lease], batch),
+                None => Answer::Refused(Refusal::NoLease),
+            },
+            Action::Expire { leases } => {
+                let view = self.engine.view();
+                let is_over = |over: &Expired| Lease::find(over.lease, &view).filter(|lease| lease.since == over.since);
+                let mut over: Vec<Lease> = leases.iter().filter_map(is_over).collect();
+                drop(view);
+                over.sort_by_key(|lease| lease.id);
+                over.dedup();
+                self.end_leases(&over, batch)
+            }
+        }
+    }
+
+    fn transact(&mut self, transaction: &Transaction, batch: &mut Batch, wants: Wants<'_>) -> Answer {
+        let revision = self.head.revision + 1;
+        let done = execute::execute(transaction, self.engine.view(), revision, wants.is_some());
+        let Ok((decided, overlay)) = done else { return Answer::Refused(Refusal::NoLease) };
+        let (revision, changed) = self.change(overlay.edits(), batch);
+        let succeeded = decided.succeeded;
+        if let Some(wants) = wants {
+            *wants = Some(decided);
+        }
+        Answer::Decided { succeeded, revision, changed }
+    }
+
+    fn grant(&mut self, wanted: u64, ttl_seconds: u64, batch: &mut Batch) -> Answer {
+        let view = self.engine.view();
+        let is_there = |id| Lease::find(id, &view).is_some();
+        let mut id = wanted;
+        if wanted == 0 {
+            // No entry comes twice, so neither does this, unless somebody chose it.
+            id = self.head.applied.index;
+            while is_there(id) {
+                id = (xxh3_64_with_seed(&id.to_le_bytes(), 0) & MAX_LEASE).max(1);
+            }
+        } else if is_there(id) {
+            return Answer::Refused(Refusal::LeaseExists);
+        }
+        self.head.leases += 1;
+        self.give_time(id, ttl_seconds, batch)
+    }
+
+    fn give_time(&mut self, id: u64, ttl_seconds: u64, batch: &mut Batch) -> Answer {
+        let since = self.head.applied.index;
+        batch.put(Key::Lease(id).encode(), Lease { id, ttl_seconds, since }.encode());
+        self.mix_numbers(Mixed::Lease, [id, ttl_seconds, since]);
+        Answer::Granted { lease: id, ttl_seconds }
+    }
+
+    /// All of their keys go in one revision.
+    fn end_leases(&mut self, leases: &[Lease], batch: &mut Batch) -> Answer {
+        let view = self.view();
+        let mut keys: Vec<Bytes> = leases.iter().flat_map(|lease| view.lease_keys(lease.id, b"")).collect();
+        drop(view);
+        // No key has two leases.
+        keys.sort();
+        let (revision, changed) = self.change(keys.iter().map(|key| Edit { key, put: None }), batch);
+        for lease in leases {
+            self.head.leases -= 1;
+            batch.delete(Key::Lease(lease.id).encode());
+            self.mix_numbers(Mixed::LeaseEnded, [lease.id]);
+        }
+        Answer::Done { revision, changed }
     }
 
     fn compact(&mut self, revision: u64) -> Answer {
@@ -333,27 +426,39 @@ impl Store {
         self.swept += revisions;
     }
 
-    /// Plans the operations into `batch`, all at one revision.
-    fn change(&mut self, operations: &[Operation], batch: &mut Batch) -> Answer {
+    /// Plans the edits into `batch`, all at one revision. They come in the order of their keys, each once. Gives the
+    /// revision and how many keys really changed.
+    fn change<'a>(&mut self, edits: impl IntoIterator<Item = Edit<'a>>, batch: &mut Batch) -> (u64, u32) {
         let revision = self.head.revision + 1;
-        let (mut changed, mut superseded_bytes) = (Vec::with_capacity(operations.len()), 0);
-        for operation in last_of_each_key(operations) {
-            let home = Key::Data(operation.key()).encode();
+        let edits = edits.into_iter();
+        let (mut changed, mut superseded_bytes) = (Vec::with_capacity(edits.size_hint().0), 0);
+        for Edit { key, put } in edits {
+            let home = Key::Data(key).encode();
             let Ok(before) = self.engine.look(home.as_slice(), |record| {
                 record.map(|record| (record::decode_meta(record).expect(IN_ORDER).0, record.len()))
             });
             if let Some((_, record_bytes)) = before {
-                superseded_bytes += history::superseded_bytes(operation.key(), record_bytes);
+                superseded_bytes += history::superseded_bytes(key, record_bytes);
             }
-            match operation {
-                Operation::Put { key, value } => {
+            let lease = put.map_or(0, |(_, lease)| lease);
+            let lease_before = before.map_or(0, |(before, _)| before.lease);
+            if lease_before != lease {
+                if lease_before != 0 {
+                    batch.delete(Key::LeaseKey(lease_before, key).encode());
+                }
+                if lease != 0 {
+                    batch.put(Key::LeaseKey(lease, key).encode(), Bytes::new());
+                }
+            }
+            match put {
+                Some((value, lease)) => {
                     let meta = match before {
                         Some((before, _)) => {
-                            Meta { mod_revision: revision, version: before.version + 1, lease: 0, ..before }
+                            Meta { mod_revision: revision, version: before.version + 1, lease, ..before }
                         }
                         None => {
                             self.head.keys += 1;
-                            Meta { create_revision: revision, mod_revision: revision, version: 1, lease: 0 }
+                            Meta { create_revision: revision, mod_revision: revision, version: 1, lease }
                         }
                     };
                     let record = record::encode(meta, value);
@@ -361,7 +466,7 @@ impl Store {
                     self.mix(&record);
                     batch.put(home, record);
                 }
-                Operation::Delete { key } => {
+                None => {
                     if before.is_none() {
                         continue;
                     }
@@ -371,12 +476,12 @@ impl Store {
                     batch.delete(home);
                 }
             }
-            changed.push(&operation.key()[..]);
+            changed.push(&key[..]);
         }
         if !changed.is_empty() {
             self.enter(&changed, superseded_bytes, batch);
         }
-        Answer::Done { revision: self.head.revision, changed: changed.len() as u32 }
+        (self.head.revision, changed.len() as u32)
     }
 
     /// Takes the next revision for a change of these keys.
@@ -460,12 +565,18 @@ impl Work<'_> {
     }
 }
 
+/// Where to put what a transaction's steps gave, if anybody wants to know.
+type Wants<'a> = Option<&'a mut Option<Decided>>;
+
 /// In the order of their keys.
-fn last_of_each_key(operations: &[Operation]) -> Vec<&Operation> {
+fn last_of_each_key(operations: &[Operation]) -> impl Iterator<Item = Edit<'_>> {
     let mut last: Vec<&Operation> = operations.iter().rev().collect();
     last.sort_by_key(|operation| operation.key());
     last.dedup_by_key(|operation| operation.key());
-    last
+    last.into_iter().map(|operation| match operation {
+        Operation::Put { key, value } => Edit { key, put: Some((value, 0)) },
+        Operation::Delete { key } => Edit { key, put: None },
+    })
 }
 
 /// Keeps the kinds of changes apart in the state hash.
@@ -478,4 +589,6 @@ enum Mixed {
     Deleted,
     Accepted,
     Compacted,
+    Lease,
+    LeaseEnded,
 }

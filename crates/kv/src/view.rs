@@ -39,6 +39,7 @@ pub(crate) struct Head {
     pub applied: Position,
     pub revision: u64,
     pub keys: u64,
+    pub leases: u64,
     pub state_hash: u64,
     pub accepted_ms: u64,
     /// As in the newest revision's entry.

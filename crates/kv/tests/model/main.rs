@@ -10,8 +10,8 @@ mod model;
 use base::rng::Rng;
 use base::{NodeId, Position};
 use bytes::Bytes;
-use kv::{Action, Command, IdempotencyKey, Operation, OutOfReach, Picture, Query, RequestId, SessionId};
-use kv::{Store, View, WINDOW};
+use kv::{Action, Command, Compare, Expired, IdempotencyKey, KeyRange, Operation, OutOfReach, Picture, Query};
+use kv::{Relation, RequestId, SessionId, Step, Store, Target, Transaction, View, WINDOW};
 use model::{Model, State};
 use std::collections::BTreeMap;
 
@@ -50,11 +50,11 @@ fn life(seed: u64, commands: u64) {
             }
             _ => {
                 let command = command(&mut rng, &model, &mut next_numbers);
-                let expected = model.apply(&command);
-                assert_eq!(straight.apply(position, &command), expected, "seed {seed}, {position:?}: {command:?}");
+                let expected = (model.apply(position.index, &command), model.decided.clone());
+                assert_eq!(straight.apply_for(position, &command), expected, "seed {seed}, {position:?}: {command:?}");
                 let decoded = Command::decode(command.encode()).unwrap();
                 assert_eq!(decoded, command, "seed {seed}");
-                assert_eq!(reloaded.apply(position, &decoded), expected, "seed {seed}, {position:?}");
+                assert_eq!(reloaded.apply(position, &decoded), expected.0, "seed {seed}, {position:?}");
             }
         }
         assert_eq!(straight.state_hash(), reloaded.state_hash(), "seed {seed}, {position:?}");
@@ -115,6 +115,13 @@ fn same(seed: u64, straight: &Store, reloaded: &Store, model: &Model) {
         assert_eq!(view.len(), model.now().len() as u64, "seed {seed}");
         for (key, expected) in model.now() {
             assert_eq!(view.get(key).as_ref(), Some(expected), "seed {seed}");
+        }
+        assert!(view.leases(0).eq(model.leases.values().copied()), "seed {seed}");
+        assert_eq!(view.lease_count(), model.leases.len() as u64, "seed {seed}");
+        for lease in model.leases.values() {
+            assert_eq!(view.lease(lease.id), Some(*lease), "seed {seed}");
+            let keys = model.now().iter().filter(|(_, found)| found.lease == lease.id).map(|(key, _)| key.clone());
+            assert!(view.lease_keys(lease.id, b"").eq(keys), "seed {seed}");
         }
         for node in 0..6 {
             assert_eq!(store.session(node), model.sessions.get(&node).map(|session| session.boot), "seed {seed}");
@@ -178,8 +185,8 @@ fn command(rng: &mut Rng, model: &Model, next_numbers: &mut BTreeMap<SessionId, 
         return Command::Register { session: session(rng) };
     }
     let (accepted_ms, idempotency) = (rng.below(1000), idempotency(rng));
-    if rng.chance(30) {
-        let request = rng.chance(500).then(|| request(rng, next_numbers));
+    if rng.chance(400) {
+        let request = rng.chance(900).then(|| request(rng, next_numbers));
         return Command::Act { request, accepted_ms, idempotency, action: action(rng, model) };
     }
     let operations = (0..rng.below(5)).map(|_| operation(rng)).collect();
@@ -192,7 +199,72 @@ fn idempotency(rng: &mut Rng) -> Option<IdempotencyKey> {
 }
 
 fn action(rng: &mut Rng, model: &Model) -> Action {
-    Action::Compact { revision: rng.between(model.compacted.saturating_sub(2), model.revision() + 2) }
+    match rng.below(100) {
+        0..3 => Action::Compact { revision: rng.between(model.compacted.saturating_sub(2), model.revision() + 2) },
+        3..8 => Action::Grant { lease: rng.below(8), ttl_seconds: rng.between(1, 100) },
+        8..12 => Action::KeepAlive { lease: lease(rng, model) },
+        12..14 => Action::Revoke { lease: lease(rng, model) },
+        14..17 => Action::Expire {
+            leases: (0..rng.below(4))
+                .map(|_| {
+                    let lease = lease(rng, model);
+                    let since = model.leases.get(&lease).map_or(1, |lease| lease.since);
+                    Expired { lease, since: since - u64::from(rng.chance(200)) }
+                })
+                .collect(),
+        },
+        _ => Action::Transaction(transaction(rng, model, 1)),
+    }
+}
+
+/// Mostly one that is there.
+fn lease(rng: &mut Rng, model: &Model) -> u64 {
+    let place = rng.below(model.leases.len() as u64 + 1) as usize;
+    model.leases.keys().nth(place).copied().unwrap_or(rng.below(8))
+}
+
+fn transaction(rng: &mut Rng, model: &Model, depth: u64) -> Transaction {
+    let compares = (0..rng.below(3)).map(|_| compare(rng, model)).collect();
+    let mut branch = || (0..rng.below(4)).map(|_| step(rng, model, depth)).collect();
+    Transaction { compares, success: branch(), failure: branch() }
+}
+
+/// One that has a chance to hold.
+fn compare(rng: &mut Rng, model: &Model) -> Compare {
+    let one = key(rng);
+    let found = model.now().get(&one);
+    let near = |rng: &mut Rng, number: u64| (number + rng.below(2)).saturating_sub(rng.below(2));
+    let target = match rng.below(6) {
+        0 => Target::Value(found.map_or(Bytes::new(), |found| found.value.clone())),
+        1 => Target::Version(near(rng, found.map_or(0, |found| found.version))),
+        2 => Target::CreateRevision(near(rng, found.map_or(0, |found| found.create_revision))),
+        3 => Target::ModRevision(near(rng, found.map_or(0, |found| found.mod_revision))),
+        4 => Target::Lease(near(rng, found.map_or(0, |found| found.lease))),
+        _ => Target::Exists(rng.chance(500)),
+    };
+    let relation = [Relation::Equal, Relation::NotEqual, Relation::Less, Relation::Greater][rng.below(4) as usize];
+    let keys = if rng.chance(700) { KeyRange::single(one) } else { model::range_of(one, key(rng), rng.below(5)) };
+    Compare { keys, relation, target }
+}
+
+fn step(rng: &mut Rng, model: &Model, depth: u64) -> Step {
+    match rng.below(10) {
+        0..4 => Step::Put {
+            key: key(rng),
+            value: Bytes::from(vec![rng.next_u64() as u8; rng.below(20) as usize]),
+            lease: if rng.chance(500) { lease(rng, model) } else { 0 },
+            previous: rng.chance(500),
+        },
+        4..6 => {
+            let keys = match rng.below(3) {
+                0 => model::range_of(key(rng), key(rng), rng.below(5)),
+                _ => KeyRange::single(key(rng)),
+            };
+            Step::Delete { keys, previous: rng.chance(500) }
+        }
+        6..8 if depth < 4 => Step::Transaction(transaction(rng, model, depth + 1)),
+        _ => Step::Range(query(rng)),
+    }
 }
 
 fn operation(rng: &mut Rng) -> Operation {

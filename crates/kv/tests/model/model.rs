@@ -3,10 +3,9 @@
 
 use base::NodeId;
 use bytes::Bytes;
-use kv::{
-    Action, Answer, Change, Command, IdempotencyKey, KeyEnd, KeyRange, KeyValue, Operation, Page, Query, Refusal,
-    RequestId, SessionId, WINDOW,
-};
+use kv::{Action, Answer, Change, Command, Decided, Expired, IdempotencyKey, KeyEnd, KeyRange, KeyValue, Lease};
+use kv::{Compare, Operation, Page, Query, Refusal, Relation, RequestId, SessionId, Step, StepResult, Target};
+use kv::{Transaction, WINDOW};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub type State = BTreeMap<Bytes, KeyValue>;
@@ -20,6 +19,10 @@ pub struct Model {
     members: Option<BTreeSet<NodeId>>,
     pub sessions: BTreeMap<NodeId, ModelSession>,
     first_uses: BTreeMap<Bytes, (u64, Answer)>,
+    pub leases: BTreeMap<u64, Lease>,
+    /// What the last command's transaction gave, if it had one that was carried out.
+    pub decided: Option<Decided>,
+    index: u64,
 }
 
 pub struct ModelSession {
@@ -46,7 +49,8 @@ impl Model {
         self.states.last().unwrap()
     }
 
-    pub fn apply(&mut self, command: &Command) -> Answer {
+    pub fn apply(&mut self, index: u64, command: &Command) -> Answer {
+        (self.index, self.decided) = (index, None);
         match command {
             Command::Register { session: SessionId { node, boot } } => {
                 if self.members.as_ref().is_some_and(|members| !members.contains(node)) {
@@ -111,6 +115,11 @@ impl Model {
         {
             return Answer::Refused(Refusal::OverLimit);
         }
+        if let Work::Action(Action::Transaction(transaction)) = work
+            && !is_allowed(transaction)
+        {
+            return Answer::Refused(Refusal::OverLimit);
+        }
         if let Some(IdempotencyKey { key, fingerprint }) = idempotency
             && let Some((first, answer)) = self.first_uses.get(key)
         {
@@ -119,6 +128,29 @@ impl Model {
         let answer = match work {
             Work::Operations(operations) => self.write(operations),
             Work::Action(Action::Compact { revision }) => self.compact(*revision),
+            Work::Action(Action::Transaction(transaction)) => self.transact(transaction),
+            Work::Action(Action::Grant { lease, ttl_seconds }) => self.grant(*lease, *ttl_seconds),
+            Work::Action(Action::KeepAlive { lease }) => match self.leases.get_mut(lease) {
+                Some(found) => {
+                    found.since = self.index;
+                    Answer::Granted { lease: *lease, ttl_seconds: found.ttl_seconds }
+                }
+                None => Answer::Refused(Refusal::NoLease),
+            },
+            Work::Action(Action::Revoke { lease }) => match self.leases.remove(lease) {
+                Some(_) => self.end(&BTreeSet::from([*lease])),
+                None => Answer::Refused(Refusal::NoLease),
+            },
+            Work::Action(Action::Expire { leases }) => {
+                let mut over = BTreeSet::new();
+                for Expired { lease, since } in leases {
+                    if self.leases.get(lease).is_some_and(|found| found.since == *since) {
+                        self.leases.remove(lease);
+                        over.insert(*lease);
+                    }
+                }
+                self.end(&over)
+            }
         };
         if let Some(IdempotencyKey { key, fingerprint }) = idempotency {
             self.first_uses.insert(key.clone(), (*fingerprint, answer));
@@ -148,6 +180,71 @@ impl Model {
             self.states.push(state);
         }
         Answer::Done { revision: self.revision(), changed }
+    }
+
+    fn grant(&mut self, wanted: u64, ttl_seconds: u64) -> Answer {
+        // No life chooses a number as high as its entries' by itself.
+        let id = if wanted == 0 { self.index } else { wanted };
+        if self.leases.contains_key(&id) {
+            return Answer::Refused(Refusal::LeaseExists);
+        }
+        self.leases.insert(id, Lease { id, ttl_seconds, since: self.index });
+        Answer::Granted { lease: id, ttl_seconds }
+    }
+
+    fn end(&mut self, leases: &BTreeSet<u64>) -> Answer {
+        let mut state = self.now().clone();
+        state.retain(|_, found| !leases.contains(&found.lease));
+        let changed = (self.now().len() - state.len()) as u32;
+        if changed > 0 {
+            self.states.push(state);
+        }
+        Answer::Done { revision: self.revision(), changed }
+    }
+
+    fn transact(&mut self, transaction: &Transaction) -> Answer {
+        let (before, mut state) = (self.now().clone(), self.now().clone());
+        let Some(decided) = self.go(transaction, &before, &mut state) else {
+            return Answer::Refused(Refusal::NoLease);
+        };
+        let succeeded = decided.succeeded;
+        self.decided = Some(decided);
+        let keys: BTreeSet<&Bytes> = before.keys().chain(state.keys()).collect();
+        let changed = keys.into_iter().filter(|key| before.get(*key) != state.get(*key)).count() as u32;
+        if changed > 0 {
+            self.states.push(state);
+        }
+        Answer::Decided { succeeded, revision: self.revision(), changed }
+    }
+
+    /// `None`: a lease is missing.
+    fn go(&self, transaction: &Transaction, before: &State, state: &mut State) -> Option<Decided> {
+        let succeeded = transaction.compares.iter().all(|compare| holds(compare, before));
+        let branch = if succeeded { &transaction.success } else { &transaction.failure };
+        let mut results = Vec::new();
+        for step in branch {
+            results.push(match step {
+                Step::Put { key, value, lease, previous } => {
+                    if *lease != 0 && !self.leases.contains_key(lease) {
+                        return None;
+                    }
+                    let was = state.get(key).cloned().filter(|_| *previous);
+                    put(state, key.clone(), value.clone(), self.revision() + 1);
+                    state.get_mut(key).unwrap().lease = *lease;
+                    StepResult::Put { previous: was }
+                }
+                Step::Delete { keys, previous } => {
+                    let gone: Vec<_> = state.iter().filter(|(key, _)| is_meant(keys, key)).collect();
+                    let gone: Vec<_> = gone.into_iter().map(|(key, found)| (key.clone(), found.clone())).collect();
+                    gone.iter().for_each(|(key, _)| _ = state.remove(key));
+                    let deleted = gone.len() as u64;
+                    StepResult::Delete { deleted, previous: if *previous { gone } else { Vec::new() } }
+                }
+                Step::Range(wanted) => StepResult::Range(query(state, wanted)),
+                Step::Transaction(inner) => StepResult::Transaction(self.go(inner, before, state)?),
+            });
+        }
+        Some(Decided { succeeded, results })
     }
 
     fn compact(&mut self, revision: u64) -> Answer {
@@ -193,6 +290,64 @@ impl Model {
             return Some(Answer::Refused(Refusal::Stale));
         }
         session.answers.get(&request.number).copied()
+    }
+}
+
+/// Tries every way through it.
+fn is_allowed(transaction: &Transaction) -> bool {
+    type Ways = Vec<(Vec<Bytes>, Vec<KeyRange>)>;
+    fn ways(transaction: &Transaction) -> Option<Ways> {
+        let mut all = Ways::new();
+        for branch in [&transaction.success, &transaction.failure] {
+            let mut here: Ways = vec![Default::default()];
+            for step in branch {
+                let next: Ways = match step {
+                    Step::Put { key, .. } if key.is_empty() => return None,
+                    Step::Put { key, .. } => vec![(vec![key.clone()], vec![])],
+                    Step::Delete { keys, .. } => vec![(vec![], vec![keys.clone()])],
+                    Step::Range(_) => vec![Default::default()],
+                    Step::Transaction(inner) => ways(inner)?,
+                };
+                let mut longer = Ways::new();
+                for (puts, deletes) in &here {
+                    for (more_puts, more_deletes) in &next {
+                        if more_puts.iter().any(|key| puts.contains(key) || deletes.iter().any(|d| is_meant(d, key))) {
+                            return None;
+                        }
+                        if more_deletes.iter().any(|range| puts.iter().any(|key| is_meant(range, key))) {
+                            return None;
+                        }
+                        let both = |a: &[Bytes], b: &[Bytes]| [a, b].concat();
+                        longer.push((both(puts, more_puts), [&deletes[..], &more_deletes[..]].concat()));
+                    }
+                }
+                here = longer;
+            }
+            all.extend(here);
+        }
+        Some(all)
+    }
+    ways(transaction).is_some()
+}
+
+fn holds(compare: &Compare, state: &State) -> bool {
+    let found: Vec<&KeyValue> =
+        state.iter().filter(|(key, _)| is_meant(&compare.keys, key)).map(|(_, found)| found).collect();
+    let judge = |order: std::cmp::Ordering| match compare.relation {
+        Relation::Equal => order.is_eq(),
+        Relation::NotEqual => order.is_ne(),
+        Relation::Less => order.is_lt(),
+        Relation::Greater => order.is_gt(),
+    };
+    let missing = KeyValue { value: Bytes::new(), create_revision: 0, mod_revision: 0, version: 0, lease: 0 };
+    let judged = if found.is_empty() { vec![&missing] } else { found.clone() };
+    match &compare.target {
+        Target::Exists(exists) => judge((!found.is_empty()).cmp(exists)),
+        Target::Value(value) => !found.is_empty() && found.iter().all(|row| judge(row.value.cmp(value))),
+        Target::Version(number) => judged.iter().all(|row| judge(row.version.cmp(number))),
+        Target::CreateRevision(number) => judged.iter().all(|row| judge(row.create_revision.cmp(number))),
+        Target::ModRevision(number) => judged.iter().all(|row| judge(row.mod_revision.cmp(number))),
+        Target::Lease(number) => judged.iter().all(|row| judge(row.lease.cmp(number))),
     }
 }
 
