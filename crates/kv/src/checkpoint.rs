@@ -391,7 +391,7 @@ impl Loader {
             Key::Changes { first, part: 0 } => self.block(first, value.clone())?,
             Key::Changes { first, part } => self.part(first, part, value.clone())?,
             Key::Lease(id) => self.lease(id, value.clone())?,
-            Key::LeaseKey(id, user_key) => self.lease_key(id, user_key, &value)?,
+            Key::Leased(id, user_key) => self.lease_key(id, user_key, &value)?,
         }
         let Ok(()) = self.store.engine.load(self.store.head.applied.index, home.encode(), Some(value));
         self.last_key = Bytes::copy_from_slice(&key);

@@ -7,7 +7,7 @@
 //! calls [`Command::check`] and can say what is wrong; an entry over the limits that is in the log all the same is
 //! refused when it is applied.
 
-use crate::transaction::{MAX_TRANSACTION_DEPTH, Transaction};
+use crate::transaction::{MAX_TRANSACTION_DEPTH, MAX_TRANSACTION_OPERATIONS, Transaction};
 use base::codec::{Malformed, Reader, Writer};
 use base::{Index, NodeId};
 use bytes::Bytes;
@@ -182,6 +182,9 @@ pub enum OverLimit {
     },
     Command {
         bytes: usize,
+    },
+    TransactionOperations {
+        count: usize,
     },
     /// Transactions within transactions.
     Depth,
@@ -494,6 +497,9 @@ impl fmt::Display for OverLimit {
             }
             OverLimit::Command { bytes } => {
                 write!(f, "the request has {bytes} bytes in all; at most {MAX_COMMAND_BYTES} are allowed")
+            }
+            OverLimit::TransactionOperations { count } => {
+                write!(f, "the transaction has {count} operations; at most {MAX_TRANSACTION_OPERATIONS} are allowed")
             }
             OverLimit::Depth => write!(f, "transactions are nested deeper than {MAX_TRANSACTION_DEPTH}"),
             OverLimit::KeyTwice => {

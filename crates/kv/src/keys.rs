@@ -19,7 +19,7 @@ pub enum Key<'a> {
     Idempotency(&'a [u8]),
     Changes { first: u64, part: u32 },
     Lease(u64),
-    LeaseKey(u64, &'a [u8]),
+    Leased(u64, &'a [u8]),
 }
 
 impl<'a> Key<'a> {
@@ -35,7 +35,7 @@ impl<'a> Key<'a> {
                 engine::Key::prefixed(&[CHANGES], &bytes)
             }
             Key::Lease(lease) => engine::Key::prefixed(&[LEASE], &lease.to_be_bytes()),
-            Key::LeaseKey(lease, key) => {
+            Key::Leased(lease, key) => {
                 let mut prefix = [LEASE_KEY; 9];
                 prefix[1..].copy_from_slice(&lease.to_be_bytes());
                 engine::Key::prefixed(&prefix, key)
@@ -57,7 +57,7 @@ impl<'a> Key<'a> {
             (&LEASE, lease) => Some(Key::Lease(u64::from_be_bytes(lease.try_into().ok()?))),
             (&LEASE_KEY, key) => {
                 let (lease, key) = key.split_first_chunk()?;
-                Some(Key::LeaseKey(u64::from_be_bytes(*lease), key))
+                Some(Key::Leased(u64::from_be_bytes(*lease), key))
             }
             _ => None,
         }
@@ -109,9 +109,9 @@ mod tests {
             assert!((CHANGES_END..LEASES_END).contains(&home.as_slice()));
             assert_eq!(Key::decode(home.as_slice()), Some(Key::Lease(lease)));
             for key in [&b""[..], b"a", &[255; 300]] {
-                let home = Key::LeaseKey(lease, key).encode();
+                let home = Key::Leased(lease, key).encode();
                 assert!((LEASES_END..LEASE_KEYS_END).contains(&home.as_slice()));
-                assert_eq!(Key::decode(home.as_slice()), Some(Key::LeaseKey(lease, key)));
+                assert_eq!(Key::decode(home.as_slice()), Some(Key::Leased(lease, key)));
             }
         }
         for wrong in [

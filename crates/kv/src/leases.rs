@@ -65,8 +65,8 @@ impl View {
 
     /// The keys that end with the lease, in order, from the first above `after` on.
     pub fn lease_keys(&self, id: u64, after: &[u8]) -> impl Iterator<Item = Bytes> {
-        let from = Key::LeaseKey(id, &[after, &[0][..]].concat()).encode();
-        let to = id.checked_add(1).map(|next| Key::LeaseKey(next, b"").encode());
+        let from = Key::Leased(id, &[after, &[0][..]].concat()).encode();
+        let to = id.checked_add(1).map(|next| Key::Leased(next, b"").encode());
         let to = to.as_ref().map_or(LEASE_KEYS_END, |to| to.as_slice());
         self.engine.range(from.as_slice(), Some(to)).map(|row| {
             let Ok((home, _)) = row;

@@ -444,10 +444,10 @@ impl Store {
             let lease_before = before.map_or(0, |(before, _)| before.lease);
             if lease_before != lease {
                 if lease_before != 0 {
-                    batch.delete(Key::LeaseKey(lease_before, key).encode());
+                    batch.delete(Key::Leased(lease_before, key).encode());
                 }
                 if lease != 0 {
-                    batch.put(Key::LeaseKey(lease, key).encode(), Bytes::new());
+                    batch.put(Key::Leased(lease, key).encode(), Bytes::new());
                 }
             }
             match put {

@@ -10,7 +10,7 @@
 //!
 //! Not handled: reads at past revisions within a transaction.
 
-use crate::command::{MAX_KEY_BYTES, MAX_OPERATIONS, MAX_VALUE_BYTES, OverLimit};
+use crate::command::{MAX_KEY_BYTES, MAX_VALUE_BYTES, OverLimit};
 use crate::range::{KeyEnd, KeyRange, Query};
 use crate::view::{KeyValue, Page};
 use base::codec::{Malformed, Reader, Writer};
@@ -18,6 +18,8 @@ use bytes::Bytes;
 
 /// Transactions within transactions, the outermost included.
 pub const MAX_TRANSACTION_DEPTH: usize = 8;
+/// Conditions and steps, nested ones included. Servers may allow less.
+pub const MAX_TRANSACTION_OPERATIONS: usize = 2048;
 /// What the reads of one transaction give together; the rest is to be read by other means, at its revision.
 pub const MAX_TRANSACTION_ROWS: u64 = 10_000;
 
@@ -111,8 +113,8 @@ impl Transaction {
     pub(crate) fn check(&self) -> Result<(), OverLimit> {
         self.check_depth(1)?;
         let count = self.operations();
-        if count > MAX_OPERATIONS {
-            return Err(OverLimit::Operations { count });
+        if count > MAX_TRANSACTION_OPERATIONS {
+            return Err(OverLimit::TransactionOperations { count });
         }
         self.check_sizes()?;
         self.check_ways().map(drop)
@@ -196,7 +198,7 @@ impl Transaction {
     }
 
     pub(crate) fn decode(reader: &mut Reader) -> Result<Transaction, Malformed> {
-        let mut left = MAX_OPERATIONS;
+        let mut left = MAX_TRANSACTION_OPERATIONS;
         Transaction::decode_within(reader, 1, &mut left)
     }
 

@@ -3,9 +3,8 @@
 use base::Position;
 use base::codec::{Malformed, Reader, Writer};
 use bytes::Bytes;
-use kv::{
-    Action, Answer, Command, IdempotencyKey, KeyRange, LoadError, Operation, Refusal, RequestId, SessionId, Store,
-};
+use kv::{Action, Answer, Command, Compare, Expired, IdempotencyKey, KeyEnd, KeyRange, LoadError, Operation, Query};
+use kv::{Refusal, Relation, RequestId, SessionId, Step, Store, Target, Transaction};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
@@ -41,7 +40,13 @@ proptest! {
     #[test]
     fn an_answer_is_read_back(revision: u64, changed: u32) {
         let refused = Refusal::ALL.map(Answer::Refused);
-        for answer in refused.into_iter().chain([Answer::Registered, Answer::Done { revision, changed }]) {
+        let more = [
+            Answer::Registered,
+            Answer::Done { revision, changed },
+            Answer::Decided { succeeded: changed % 2 == 0, revision, changed },
+            Answer::Granted { lease: revision, ttl_seconds: u64::from(changed) },
+        ];
+        for answer in refused.into_iter().chain(more) {
             let mut writer = Writer::new();
             answer.encode(&mut writer);
             let mut reader = Reader::new(writer.into_bytes());
@@ -89,6 +94,28 @@ fn a_count_that_the_input_merely_claims_is_refused() {
     let request = RequestId { session: SessionId { node: 1, boot: 1 }, number: 1, low_water: 1 };
     let command = Command::Write { request, accepted_ms: 5, idempotency: None, operations };
     assert_eq!(Command::decode(command.encode()), Err(Malformed("count of operations")));
+    let leases = vec![Expired { lease: 1, since: 1 }; kv::MAX_OPERATIONS + 1];
+    assert_eq!(Command::decode(act(Action::Expire { leases }).encode()), Err(Malformed("count of leases")));
+    // Spread over nested ones, too.
+    let half = vec![Step::Range(Query::new(KeyRange::all())); kv::MAX_TRANSACTION_OPERATIONS / 2];
+    let inner = Transaction { success: half.clone(), ..Transaction::default() };
+    let transaction = Transaction { success: vec![Step::Transaction(inner)], failure: half, ..Transaction::default() };
+    let command = act(Action::Transaction(transaction));
+    assert_eq!(Command::decode(command.encode()), Err(Malformed("count of operations")));
+}
+
+#[test]
+fn a_deep_transaction_does_not_take_the_stack() {
+    let nest = |depth: usize| {
+        (1..depth).fold(Transaction::default(), |inner, _| Transaction {
+            failure: vec![Step::Transaction(inner)],
+            ..Transaction::default()
+        })
+    };
+    let deepest = act(Action::Transaction(nest(kv::MAX_TRANSACTION_DEPTH)));
+    assert_eq!(Command::decode(deepest.encode()), Ok(deepest));
+    let deeper = act(Action::Transaction(nest(kv::MAX_TRANSACTION_DEPTH + 1)));
+    assert_eq!(Command::decode(deeper.encode()), Err(Malformed("depth of a transaction")));
 }
 
 /// The bytes of commands and checkpoints outlive the program that wrote them.
@@ -101,6 +128,20 @@ fn the_bytes_of_a_command_stay_as_they_are() {
     assert_eq!(register.encode(), &b"\x01\x01\xac\x02"[..]);
     let compact = act(Action::Compact { revision: 300 });
     assert_eq!(compact.encode(), &b"\x03\0\x09\0\0\0\0\0\0\0\0\x01\xac\x02"[..]);
+    let head = b"\x03\0\x09\0\0\0\0\0\0\0\0";
+    let transaction = Transaction {
+        compares: vec![Compare {
+            keys: KeyRange::single("a"),
+            relation: Relation::Less,
+            target: Target::ModRevision(5),
+        }],
+        success: vec![Step::Put { key: "a".into(), value: "v".into(), lease: 9, previous: true }],
+        failure: vec![Step::Delete { keys: KeyRange::from("b"), previous: false }],
+    };
+    let expected = b"\x02\x01\x01a\x01\x03\x04\x05\x01\x01\x01a\x01v\x09\x01\x01\x02\x01b\x03\0";
+    assert_eq!(act(Action::Transaction(transaction)).encode(), [&head[..], expected].concat());
+    let expire = Action::Expire { leases: vec![Expired { lease: 3, since: 300 }] };
+    assert_eq!(act(expire).encode(), [&head[..], b"\x06\x01\x03\xac\x02"].concat());
 }
 
 #[test]
@@ -217,6 +258,16 @@ fn sample() -> Store {
     }
     position = position_after(position);
     store.apply(position, &act(Action::Compact { revision: 40 }));
+    for (lease, keys) in [(7, &["a", "0"][..]), (8, &["bb"]), (9, &[])] {
+        position = position_after(position);
+        store.apply(position, &act(Action::Grant { lease, ttl_seconds: 60 + lease }));
+        let put =
+            |key: &&str| Step::Put { key: key.to_string().into(), value: "leased".into(), lease, previous: false };
+        let success = keys.iter().map(put).collect();
+        position = position_after(position);
+        store.apply(position, &act(Action::Transaction(Transaction { success, ..Transaction::default() })));
+    }
+    assert_eq!(store.view().lease_count(), 3);
     store
 }
 
@@ -293,8 +344,7 @@ fn command() -> impl Strategy<Value = Command> {
         (blob(100), blob(1000)).prop_map(|(key, value)| Operation::Put { key, value }),
         blob(100).prop_map(|key| Operation::Delete { key }),
     ];
-    let action = any::<u64>().prop_map(|revision| Action::Compact { revision });
-    let act = (prop::option::of(request.clone()), any::<u64>(), prop::option::of(idempotency.clone()), action);
+    let act = (prop::option::of(request.clone()), any::<u64>(), prop::option::of(idempotency.clone()), action());
     let act = act.prop_map(|(request, accepted_ms, idempotency, action)| Command::Act {
         request,
         accepted_ms,
@@ -313,6 +363,69 @@ fn command() -> impl Strategy<Value = Command> {
         9 => write,
         9 => act,
     ]
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let number = any::<u64>;
+    let expired = (number(), number()).prop_map(|(lease, since)| Expired { lease, since });
+    prop_oneof![
+        1 => number().prop_map(|revision| Action::Compact { revision }),
+        1 => (number(), number()).prop_map(|(lease, ttl_seconds)| Action::Grant { lease, ttl_seconds }),
+        1 => number().prop_map(|lease| Action::KeepAlive { lease }),
+        1 => number().prop_map(|lease| Action::Revoke { lease }),
+        1 => vec(expired, 0..5).prop_map(|leases| Action::Expire { leases }),
+        4 => transaction().prop_map(Action::Transaction),
+    ]
+}
+
+fn transaction() -> impl Strategy<Value = Transaction> {
+    let flat = (vec(compare(), 0..4), vec(step(), 0..4), vec(step(), 0..4));
+    let flat = flat.prop_map(|(compares, success, failure)| Transaction { compares, success, failure });
+    flat.prop_recursive(3, 20, 3, |inner| {
+        (vec(compare(), 0..3), vec(prop_oneof![step(), inner.prop_map(Step::Transaction)], 0..4))
+            .prop_map(|(compares, failure)| Transaction { compares, success: Vec::new(), failure })
+    })
+}
+
+fn compare() -> impl Strategy<Value = Compare> {
+    let relation = prop::sample::select(vec![Relation::Equal, Relation::NotEqual, Relation::Less, Relation::Greater]);
+    let target = prop_oneof![
+        blob(50).prop_map(Target::Value),
+        any::<u64>().prop_map(Target::Version),
+        any::<u64>().prop_map(Target::CreateRevision),
+        any::<u64>().prop_map(Target::ModRevision),
+        any::<u64>().prop_map(Target::Lease),
+        any::<bool>().prop_map(Target::Exists),
+    ];
+    (range(), relation, target).prop_map(|(keys, relation, target)| Compare { keys, relation, target })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let query = (range(), prop::option::of(blob(20)), prop::option::of(any::<u64>()), flags);
+    let query = query.prop_map(|(keys, after, limit, (descending, keys_only, count))| Query {
+        keys,
+        descending,
+        after,
+        limit,
+        keys_only,
+        count,
+    });
+    prop_oneof![
+        (blob(50), blob(50), any::<u64>(), any::<bool>()).prop_map(|(key, value, lease, previous)| Step::Put {
+            key,
+            value,
+            lease,
+            previous
+        }),
+        (range(), any::<bool>()).prop_map(|(keys, previous)| Step::Delete { keys, previous }),
+        query.prop_map(Step::Range),
+    ]
+}
+
+fn range() -> impl Strategy<Value = KeyRange> {
+    let end = prop_oneof![Just(KeyEnd::Single), blob(20).prop_map(KeyEnd::Before), Just(KeyEnd::Last)];
+    (blob(20), end).prop_map(|(start, end)| KeyRange { start, end })
 }
 
 fn blob(bytes: usize) -> impl Strategy<Value = Bytes> + Clone {

@@ -2,10 +2,9 @@
 
 use base::{NodeId, Position};
 use bytes::Bytes;
-use kv::{
-    Action, Answer, Command, IdempotencyKey, KeyRange, KeyValue, MAX_IDEMPOTENCY_KEYS, MAX_KEY_BYTES, MAX_VALUE_BYTES,
-    Operation, OutOfReach, OverLimit, Picture, Query, Refusal, RequestId, SessionId, Store, WINDOW, fingerprint,
-};
+use kv::{Action, Answer, Command, Compare, Decided, Expired, IdempotencyKey, KeyRange, KeyValue, Operation};
+use kv::{MAX_IDEMPOTENCY_KEYS, MAX_KEY_BYTES, MAX_VALUE_BYTES, OutOfReach, OverLimit, Picture, Query, Refusal};
+use kv::{Relation, RequestId, SessionId, Step, StepResult, Store, Target, Transaction, WINDOW, fingerprint};
 
 /// A store with a session of node 1, boot 1, and an index that counts itself up.
 struct Life {
@@ -44,6 +43,17 @@ impl Life {
         self.number += 1;
         let request = Some(id(1, 1, self.number, 1));
         self.apply(&Command::Act { request, accepted_ms: 6, idempotency: None, action })
+    }
+
+    /// A transaction that is carried out.
+    fn decide(&mut self, transaction: Transaction) -> (Answer, Decided) {
+        self.number += 1;
+        self.index += 1;
+        let request = Some(id(1, 1, self.number, 1));
+        let action = Action::Transaction(transaction);
+        let command = Command::Act { request, accepted_ms: 6, idempotency: None, action };
+        let (answer, decided) = self.store.apply_for(Position { index: self.index, term: 1 }, &command);
+        (answer, decided.unwrap_or_default())
     }
 
     fn write_once(&mut self, key: &str, body: &str, operations: &[Operation]) -> Answer {
@@ -355,6 +365,184 @@ fn a_command_within_the_limits_fits_when_encoded() {
     }
 }
 
+/// All conditions are judged by what was there before the transaction, nested ones too.
+#[test]
+fn a_condition_does_not_see_what_its_transaction_does() {
+    let mut life = Life::new();
+    let missing = compare("a", Relation::Equal, Target::Version(0));
+    let inner = Transaction { compares: vec![missing.clone()], success: vec![put_step("b", "2")], ..nothing() };
+    let outer = Transaction {
+        compares: vec![missing],
+        success: vec![put_step("a", "1"), Step::Transaction(inner), get_step("a"), get_step("b")],
+        ..nothing()
+    };
+    let (answer, decided) = life.decide(outer.clone());
+    assert_eq!(answer, Answer::Decided { succeeded: true, revision: 1, changed: 2 });
+    let [_, StepResult::Transaction(inner), StepResult::Range(a), StepResult::Range(b)] = &decided.results[..] else {
+        panic!("{decided:?}")
+    };
+    assert!(inner.succeeded);
+    let row = |value: &str| KeyValue {
+        value: Bytes::copy_from_slice(value.as_bytes()),
+        create_revision: 1,
+        mod_revision: 1,
+        version: 1,
+        lease: 0,
+    };
+    assert_eq!((&a.rows[..], &b.rows[..]), (&[("a".into(), row("1"))][..], &[("b".into(), row("2"))][..]));
+    let (answer, decided) = life.decide(outer);
+    assert_eq!(answer, Answer::Decided { succeeded: false, revision: 1, changed: 0 });
+    assert_eq!(decided, Decided::default());
+}
+
+/// As in etcd: without any key, one that is not there is judged, and it has no value.
+#[test]
+fn conditions_hold_as_in_etcd() {
+    let mut life = Life::new();
+    life.write(&[put("a", "1"), put("b", "2")]);
+    life.write(&[put("b", "3")]);
+    life.act(Action::Grant { lease: 7, ttl_seconds: 10 });
+    let leased = Step::Put { key: "c".into(), value: "4".into(), lease: 7, previous: false };
+    life.decide(Transaction { success: vec![leased], ..nothing() });
+    use Relation::{Equal, Greater, Less, NotEqual};
+    use Target::{CreateRevision, Exists, Lease, ModRevision, Value, Version};
+    let single = |key: &str| KeyRange::single(Bytes::copy_from_slice(key.as_bytes()));
+    for (keys, relation, target, expected) in [
+        (single("a"), Equal, Value("1".into()), true),
+        (single("a"), Less, Value("2".into()), true),
+        (single("a"), NotEqual, Value("1".into()), false),
+        (single("x"), NotEqual, Value("1".into()), false),
+        (single("x"), Equal, Value("".into()), false),
+        (single("x"), Equal, Version(0), true),
+        (single("x"), Less, CreateRevision(1), true),
+        (single("x"), Greater, ModRevision(0), false),
+        (single("x"), Equal, Lease(0), true),
+        (single("b"), Equal, Version(2), true),
+        (single("b"), Equal, CreateRevision(1), true),
+        (single("b"), Greater, ModRevision(1), true),
+        (single("c"), Equal, Lease(7), true),
+        (single("a"), Equal, Exists(true), true),
+        (single("a"), Equal, Exists(false), false),
+        (single("x"), Equal, Exists(false), true),
+        (KeyRange::all(), Greater, ModRevision(0), true),
+        (KeyRange::all(), Greater, ModRevision(1), false),
+        (KeyRange::prefix("x"), Equal, Exists(true), false),
+        (KeyRange::between("a", "c"), Equal, Lease(0), true),
+        (KeyRange::from("a"), Equal, Lease(0), false),
+    ] {
+        let compares = vec![Compare { keys, relation, target }];
+        let (answer, _) = life.decide(Transaction { compares: compares.clone(), ..nothing() });
+        assert_eq!(answer, Answer::Decided { succeeded: expected, revision: 3, changed: 0 }, "{compares:?}");
+    }
+}
+
+#[test]
+fn a_transaction_that_could_change_a_key_twice_is_refused() {
+    let delete = |keys| Step::Delete { keys, previous: false };
+    let nested = |success, failure| Step::Transaction(Transaction { success, failure, ..nothing() });
+    let all = |success| Transaction { success, ..nothing() };
+    for (transaction, allowed) in [
+        (all(vec![put_step("a", "1"), put_step("a", "2")]), false),
+        (all(vec![put_step("a", "1"), delete(KeyRange::prefix("a"))]), false),
+        (all(vec![delete(KeyRange::all()), put_step("a", "1")]), false),
+        (all(vec![put_step("a", "1"), nested(vec![], vec![put_step("a", "1")])]), false),
+        (all(vec![nested(vec![delete(KeyRange::single("a"))], vec![]), put_step("a", "1")]), false),
+        (all(vec![nested(vec![put_step("a", "1")], vec![put_step("a", "2")])]), true),
+        (all(vec![delete(KeyRange::all()), delete(KeyRange::single("a"))]), true),
+        (all(vec![delete(KeyRange::between("b", "c")), put_step("a", "1"), put_step("c", "1")]), true),
+        (Transaction { failure: vec![put_step("a", "1")], ..all(vec![put_step("a", "1")]) }, true),
+    ] {
+        let mut life = Life::new();
+        let action = Action::Transaction(transaction.clone());
+        let command = Command::Act { request: None, accepted_ms: 0, idempotency: None, action };
+        let expected = if allowed { Ok(()) } else { Err(OverLimit::KeyTwice) };
+        assert_eq!(command.check(), expected, "{transaction:?}");
+        let refused = life.apply(&command) == refused(Refusal::OverLimit);
+        assert_eq!(refused, !allowed, "{transaction:?}");
+    }
+    let wide = |count| Action::Transaction(all(vec![get_step("a"); count]));
+    let check = |action| Command::Act { request: None, accepted_ms: 0, idempotency: None, action }.check();
+    assert_eq!(check(wide(kv::MAX_TRANSACTION_OPERATIONS)), Ok(()));
+    let count = kv::MAX_TRANSACTION_OPERATIONS + 1;
+    assert_eq!(check(wide(count)), Err(OverLimit::TransactionOperations { count }));
+}
+
+/// However much the reads of a transaction find, what they give is bounded, and says that there is more.
+#[test]
+fn the_rows_that_a_transaction_gives_are_bounded() {
+    let mut life = Life::new();
+    let puts: Vec<Operation> = (0..kv::MAX_TRANSACTION_ROWS + 100).map(|key| put(&format!("{key:05}"), "")).collect();
+    life.write(&puts);
+    let read = || Step::Range(Query { count: true, ..Query::new(KeyRange::all()) });
+    let (_, decided) = life.decide(Transaction { success: vec![get_step("00000"), read(), read()], ..nothing() });
+    let [_, StepResult::Range(first), StepResult::Range(second)] = &decided.results[..] else { panic!() };
+    let count = Some(puts.len() as u64);
+    assert_eq!((first.rows.len() as u64, first.more, first.count), (kv::MAX_TRANSACTION_ROWS - 1, true, count));
+    assert_eq!((second.rows.len(), second.more, second.count), (0, true, count));
+}
+
+#[test]
+fn a_repeated_transaction_is_told_what_it_came_to() {
+    let mut life = Life::new();
+    let transaction = Transaction {
+        compares: vec![compare("a", Relation::Equal, Target::Exists(false))],
+        success: vec![put_step("a", "1")],
+        ..nothing()
+    };
+    let mut send = |number| {
+        let idempotency = Some(IdempotencyKey { key: "once".into(), fingerprint: 1 });
+        let action = Action::Transaction(transaction.clone());
+        let command = Command::Act { request: Some(id(1, 1, number, 1)), accepted_ms: 0, idempotency, action };
+        life.index += 1;
+        life.store.apply_for(Position { index: life.index, term: 1 }, &command)
+    };
+    let answer = Answer::Decided { succeeded: true, revision: 1, changed: 1 };
+    assert!(matches!(send(1), (first, Some(_)) if first == answer));
+    assert_eq!(send(1), (answer, None));
+    assert_eq!(send(2), (answer, None));
+    assert_eq!(life.store.revision(), 1);
+}
+
+#[test]
+fn keys_end_with_their_lease_in_one_revision() {
+    let mut life = Life::new();
+    let granted = |lease, ttl_seconds| Answer::Granted { lease, ttl_seconds };
+    assert_eq!(life.act(Action::Grant { lease: 7, ttl_seconds: 60 }), granted(7, 60));
+    assert_eq!(life.act(Action::Grant { lease: 7, ttl_seconds: 5 }), refused(Refusal::LeaseExists));
+    let Answer::Granted { lease: chosen, .. } = life.act(Action::Grant { lease: 0, ttl_seconds: 5 }) else { panic!() };
+    assert_eq!(chosen, life.index);
+    let leased =
+        |key: &str, lease| Step::Put { key: key.to_string().into(), value: "v".into(), lease, previous: false };
+    let mut transact = |success| life.decide(Transaction { success, ..nothing() }).0;
+    assert_eq!(transact(vec![leased("x", 6)]), refused(Refusal::NoLease));
+    transact(vec![leased("a", 7), leased("b", 7), leased("c", 7), leased("d", chosen)]);
+    // Another lease, none, and a plain put: each takes the key from its lease.
+    transact(vec![leased("b", chosen), leased("c", 0)]);
+    life.write(&[put("d", "w")]);
+    let keys = |life: &Life, lease| life.store.view().lease_keys(lease, b"").collect::<Vec<_>>();
+    assert_eq!((keys(&life, 7), keys(&life, chosen)), (vec![Bytes::from("a")], vec![Bytes::from("b")]));
+
+    let since = |life: &Life, lease| life.store.view().lease(lease).unwrap().since;
+    let (before, other) = (since(&life, 7), since(&life, chosen));
+    assert_eq!(life.act(Action::KeepAlive { lease: 7 }), granted(7, 60));
+    let expire = |leases: &[(u64, u64)]| Action::Expire {
+        leases: leases.iter().map(|&(lease, since)| Expired { lease, since }).collect(),
+    };
+    // It was kept alive since, so only the other one ends.
+    assert_eq!(life.act(expire(&[(7, before), (chosen, other)])), done(4, 1));
+    assert_eq!((keys(&life, 7).len(), life.store.view().lease(chosen)), (1, None));
+    assert_eq!(life.act(Action::KeepAlive { lease: chosen }), refused(Refusal::NoLease));
+    life.decide(Transaction { success: vec![leased("e", 7)], ..nothing() });
+    assert_eq!(life.act(expire(&[(7, since(&life, 7))])), done(6, 2));
+    assert_eq!(life.act(Action::Revoke { lease: 7 }), refused(Refusal::NoLease));
+    assert_eq!((life.store.len(), life.store.view().lease_count()), (2, 0));
+    assert_eq!(life.act(Action::Grant { lease: 3, ttl_seconds: 1 }), granted(3, 1));
+    assert_eq!(life.act(Action::Revoke { lease: 3 }), done(6, 0));
+    for (lease, ttl_seconds) in [(0, 0), (1, kv::MAX_TTL_SECONDS + 1), (kv::MAX_LEASE + 1, 1)] {
+        assert_eq!(life.act(Action::Grant { lease, ttl_seconds }), refused(Refusal::OverLimit));
+    }
+}
+
 #[test]
 fn a_range_of_a_view_is_half_open_and_runs_both_ways() {
     let mut life = Life::new();
@@ -560,6 +748,23 @@ fn fingerprints_tell_parts_apart() {
 
 fn id(node: NodeId, boot: u64, number: u64, low_water: u64) -> RequestId {
     RequestId { session: SessionId { node, boot }, number, low_water }
+}
+
+fn nothing() -> Transaction {
+    Transaction::default()
+}
+
+fn put_step(key: &str, value: &str) -> Step {
+    let (key, value) = (key.to_string().into(), value.to_string().into());
+    Step::Put { key, value, lease: 0, previous: false }
+}
+
+fn get_step(key: &str) -> Step {
+    Step::Range(Query::new(KeyRange::single(key.to_string())))
+}
+
+fn compare(key: &str, relation: Relation, target: Target) -> Compare {
+    Compare { keys: KeyRange::single(key.to_string()), relation, target }
 }
 
 fn put(key: &str, value: &str) -> Operation {
