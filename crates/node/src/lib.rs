@@ -7,12 +7,13 @@
 //! A write's way: [`Request::Write`] gets a number of this node's session (`writes`), is proposed here or forwarded to
 //! the leader, is written to the log on a majority, committed, applied (`replica`), and answered by the node that was
 //! asked. A read's way: `reads`, or that of a write if it is a strong one. Membership: `admin` and [`membership`]. Checkpoints and their transfer:
-//! `snapshots`. What a person should know when nothing works: `watch`.
+//! `snapshots`. What nobody asks for: `compaction`. What a person should know when nothing works: `watch`.
 //!
 //! Not handled: more than one group. The node holds groups in the plural and writes one log for all of them, but only
 //! the first exists until keys are spread over shards.
 
 mod admin;
+mod compaction;
 mod event;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -61,6 +62,10 @@ pub struct Settings {
     pub checkpoint_after_bytes: u64,
     /// How much of the log stays in memory for followers; one that is further behind gets a snapshot.
     pub log_cache_bytes: usize,
+    /// A leader compacts what was superseded longer ago; 0: never because of age.
+    pub compact_after_ticks: u64,
+    /// … and what makes the past larger, by its estimate ([`kv::View::past_bytes`]); 0: never because of size.
+    pub compact_above_bytes: u64,
     /// How much of Raft's own steps is told, as [`Notice::Step`].
     pub verbosity: Verbosity,
 }
@@ -77,6 +82,8 @@ impl Default for Settings {
             heartbeat_ticks: 2,
             checkpoint_after_bytes: 48 * 1024 * 1024,
             log_cache_bytes: 12 * 1024 * 1024,
+            compact_after_ticks: 3_600 * TICKS_PER_SECOND,
+            compact_above_bytes: 1024 * 1024 * 1024,
             verbosity: Verbosity::Silent,
         }
     }

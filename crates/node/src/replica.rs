@@ -1,5 +1,8 @@
 //! One group's replica: its consensus, its state machine, and the requests that wait for them.
+//!
+//! As leader it also asks for what nobody asks for, its chores: to compact the past (`compaction`).
 
+use crate::compaction::Compaction;
 use crate::event::{Effect, Failure, Notice, Outcome, ReadLevel, Ticket};
 use crate::membership::{Configuration, MemberChange};
 use crate::message::Message;
@@ -12,7 +15,7 @@ use base::rng::hash;
 use base::{GroupId, Index, NodeId, Position, Term};
 use bytes::Bytes;
 use consensus::{Committed, Group, Start};
-use kv::{Answer, Command};
+use kv::{Action, Answer, Command};
 use std::sync::Arc;
 use storage::checkpoint::CheckpointInfo;
 use storage::log::{GroupWrite, LogWrite, RecoveredGroup};
@@ -26,12 +29,15 @@ pub(crate) struct Replica {
     pub(crate) writes: Writes,
     pub(crate) reads: Reads,
     pub(crate) snapshots: Snapshots,
+    compaction: Compaction,
     watch: Watch,
     settings: Arc<Settings>,
     /// A loaded checkpoint whose snapshot message was stepped.
     arrived: Option<Box<kv::Store>>,
     /// Commands that followers forwarded, to be proposed in this turn.
     forwarded: Vec<Bytes>,
+    /// What this replica, as leader, wants done by itself, to be proposed in this turn.
+    chores: Vec<Bytes>,
     /// Bytes of log applied since the newest checkpoint.
     log_bytes: u64,
     /// What the last turn saw: leader and term.
@@ -116,10 +122,12 @@ impl Replica {
             writes: Writes::new(settings.node, settings.boot),
             reads: Reads::new(settings.node, settings.boot, id),
             snapshots,
+            compaction: Compaction::new(settings.compact_after_ticks, settings.compact_above_bytes),
             watch: Watch::new(settings.node, settings.election_ticks),
             settings,
             arrived: None,
             forwarded: Vec::new(),
+            chores: Vec::new(),
             log_bytes,
             saw: (None, 0),
             campaign_at: None,
@@ -158,6 +166,23 @@ impl Replica {
             self.writes.resend_overdue(now);
         }
         self.snapshots.tick(now, &mut self.group, effects);
+        self.compaction.tick(now, self.store.revision());
+        if self.may_do_chores() {
+            self.do_chores(now);
+        }
+    }
+
+    /// A leader that has not applied all that its predecessors committed does not know what is to be done.
+    fn may_do_chores(&self) -> bool {
+        let knows_all = self.store.applied().term == self.group.term();
+        self.group.is_leader() && knows_all && !self.group.is_transferring()
+    }
+
+    fn do_chores(&mut self, now: u64) {
+        let compact = self.compaction.due(now, || self.store.view()).map(|revision| Action::Compact { revision });
+        let accepted_ms = self.writes.wall_clock();
+        let command = |action| Command::Act { request: None, accepted_ms, idempotency: None, action }.encode();
+        self.chores.extend(compact.map(command));
     }
 
     /// For the errors of requests that time out.
@@ -340,18 +365,23 @@ impl Replica {
             self.saw = sees;
             self.reads.restart();
             self.writes.resend_all();
+            self.compaction.restart();
             self.forwarded.clear();
+            self.chores.clear();
         }
     }
 
     fn send_writes(&mut self, now: u64, effects: &mut Vec<Effect>) {
         if self.group.is_leader() {
-            if self.group.is_transferring() || (self.forwarded.is_empty() && !self.writes.wants_to_send(now)) {
+            let nothing = self.forwarded.is_empty() && self.chores.is_empty() && !self.writes.wants_to_send(now);
+            if self.group.is_transferring() || nothing {
                 return;
             }
             let mut commands = std::mem::take(&mut self.forwarded);
+            commands.append(&mut self.chores);
             commands.extend(self.writes.take_commands(now));
-            // Refused whole when too much is uncommitted. Ours go again next turn; their senders send theirs again.
+            // Refused whole when too much is uncommitted. Ours go again next turn; their senders send theirs again, and
+            // chores come up again.
             if !self.group.propose(commands) {
                 self.writes.resend_all();
             }

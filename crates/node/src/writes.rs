@@ -87,6 +87,10 @@ impl Writes {
         self.unix_ms = unix_ms;
     }
 
+    pub(crate) fn wall_clock(&self) -> u64 {
+        self.unix_ms
+    }
+
     pub(crate) fn request(
         &mut self,
         ticket: Ticket,

@@ -370,3 +370,76 @@ fn a_leader_whose_disk_hangs_gives_way() {
     assert!(matches!(world.ask("b", put("k", "3")), Outcome::Written { .. }));
     assert_ne!(world.status("b").role, Role::Candidate);
 }
+
+#[test]
+fn the_leader_compacts_what_is_old_and_the_next_one_goes_on() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    world.settings.compact_after_ticks = 200;
+    for name in ["c", "b", "a"] {
+        world.kill(name);
+        world.restart(name);
+        world.run(100);
+    }
+    let leader = world.leader();
+    for value in ["1", "2", "3"] {
+        world.ask(&leader, put("k", value));
+    }
+    let (written, entries) = (world.ticks, world.applied(&leader));
+    assert!(world.run_until(400, |w| w.view(&leader).compacted() == 3));
+    let age = world.ticks - written;
+    assert!((200..=230).contains(&age), "after {age} ticks");
+    world.run(400);
+    assert_eq!(world.applied(&leader), entries + 1, "one entry was enough");
+
+    // Whoever leads next has known all along what is old.
+    world.ask(&leader, put("k", "4"));
+    let written = world.ticks;
+    world.run(150);
+    world.kill(&leader);
+    let other = ["a", "b", "c"].into_iter().find(|name| *name != leader).unwrap();
+    assert!(world.run_until(150, |w| w.view(other).compacted() == 4));
+    assert!((200..=230).contains(&(world.ticks - written)), "after {} ticks", world.ticks - written);
+    world.restart(&leader);
+    world.run(50);
+    world.assert_equal_states();
+}
+
+#[test]
+fn the_leader_compacts_what_is_too_much() {
+    let mut world = World::bootstrap("a");
+    world.settings.compact_above_bytes = 10_000;
+    world.kill("a");
+    world.restart("a");
+    let mut largest = 0;
+    for n in 0..400 {
+        assert!(matches!(world.ask("a", put("k", &n.to_string())), Outcome::Written { .. }));
+        world.tick();
+        largest = largest.max(world.view("a").past_bytes());
+    }
+    assert!((10_000..15_000).contains(&largest), "{largest} bytes");
+    assert!(world.view("a").compacted() > 300);
+}
+
+/// A compaction of which nothing came is proposed again, but not at every look.
+#[test]
+fn a_leader_without_a_majority_does_not_fill_its_log_with_compactions() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    world.settings.compact_above_bytes = 1_000;
+    world.kill("a");
+    world.restart("a");
+    world.run(100);
+    if world.leader() != "a" {
+        assert_eq!(world.ask("a", Request::Transfer { name: Some("a".into()) }), Outcome::Done);
+    }
+    (0..20).for_each(|n| _ = world.send("a", put("k", &n.to_string())));
+    assert!(world.view("a").past_bytes() > 1_000, "and the next look at it is some ticks away");
+    let before = world.applied("a");
+    world.lose("append-response");
+    world.run(300);
+    assert_eq!((world.leader(), world.applied("a")), ("a".into(), before), "it leads, and nothing is committed");
+    world.lose_nothing();
+    world.run(30);
+    assert!(world.view("a").compacted() > 10);
+    let proposed = world.applied("a") - before;
+    assert!((2..=4).contains(&proposed), "{proposed} proposals");
+}

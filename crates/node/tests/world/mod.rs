@@ -23,6 +23,8 @@ pub struct World {
     incarnations: u64,
     /// Raft messages of that kind get lost, on their way to that node or to all.
     lost: Option<(&'static str, Option<NodeId>)>,
+    /// Of every node that starts from now on.
+    pub settings: Settings,
     pub ticks: u64,
 }
 
@@ -53,6 +55,13 @@ impl World {
             tickets: 0,
             incarnations: 0,
             lost: None,
+            settings: Settings {
+                cluster: CLUSTER,
+                seed: 1,
+                checkpoint_after_bytes: 20_000,
+                log_cache_bytes: 10_000,
+                ..Settings::default()
+            },
             ticks: 0,
         };
         world.start_empty(name);
@@ -93,16 +102,8 @@ impl World {
         host.boot += 1;
         host.alive = true;
         let store = host.checkpoints.last().map_or_else(Store::new, |(_, bytes)| load(bytes));
-        let settings = Settings {
-            cluster: CLUSTER,
-            node: host.id.expect("it was welcomed"),
-            name: name.into(),
-            boot: host.boot,
-            seed: 1,
-            checkpoint_after_bytes: 20_000,
-            log_cache_bytes: 10_000,
-            ..Settings::default()
-        };
+        let node = host.id.expect("it was welcomed");
+        let settings = Settings { node, name: name.into(), boot: host.boot, ..self.settings.clone() };
         let infos = host.checkpoints.iter().map(|(info, _)| info.clone()).collect();
         host.node = Some(Node::new(settings, store, infos, Some(host.log.clone())).unwrap());
         let id = host.id.unwrap();
@@ -201,6 +202,10 @@ impl World {
         let host = &self.hosts[name];
         let view = host.view.as_ref().unwrap();
         (view.accepted_ms(), view.applied().index, host.known_commit)
+    }
+
+    pub fn view(&self, name: &str) -> &kv::View {
+        self.hosts[name].view.as_ref().unwrap()
     }
 
     pub fn applied(&self, name: &str) -> u64 {
@@ -379,16 +384,8 @@ impl World {
         for name in welcomed {
             let host = self.hosts.get_mut(&name).unwrap();
             host.boot = 1;
-            let settings = Settings {
-                cluster: CLUSTER,
-                node: host.id.unwrap(),
-                name: name.clone(),
-                boot: 1,
-                seed: 1,
-                checkpoint_after_bytes: 20_000,
-                log_cache_bytes: 10_000,
-                ..Settings::default()
-            };
+            let node = host.id.unwrap();
+            let settings = Settings { node, name: name.clone(), boot: 1, ..self.settings.clone() };
             host.node = Some(Node::new(settings, Store::new(), Vec::new(), None).unwrap());
         }
     }
