@@ -7,7 +7,7 @@
 //! A write's way: [`Request::Write`] gets a number of this node's session (`writes`), is proposed here or forwarded to
 //! the leader, is written to the log on a majority, committed, applied (`replica`), and answered by the node that was
 //! asked. A read's way: `reads`, or that of a write if it is a strong one. Membership: `admin` and [`membership`]. Checkpoints and their transfer:
-//! `snapshots`. What nobody asks for: `compaction`. What a person should know when nothing works: `watch`.
+//! `snapshots`. What nobody asks for: `compaction` and `leases`. What a person should know when nothing works: `watch`.
 //!
 //! Not handled: more than one group. The node holds groups in the plural and writes one log for all of them, but only
 //! the first exists until keys are spread over shards.
@@ -17,6 +17,7 @@ mod compaction;
 mod event;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod leases;
 pub mod membership;
 mod message;
 mod reads;
@@ -305,7 +306,12 @@ impl Node {
                 let replica = self.replicas.get_mut(&FIRST_GROUP).expect("the first group is always there");
                 replica.writes.act(ticket, action, idempotency, deadline)
             }
-            Request::LeaseTime { .. } => todo!("leases"),
+            Request::LeaseTime { lease } => {
+                let leases = &self.replicas[&FIRST_GROUP].leases;
+                let remaining_ms = leases.remaining_ms(lease, self.now);
+                self.replies.push((ticket, Outcome::LeaseTime { remaining_ms }));
+                Ok(())
+            }
             Request::Freeze => {
                 let replica = &self.replicas[&FIRST_GROUP];
                 self.replies.push((ticket, Outcome::Frozen(Arc::new(replica.store.frozen()))));

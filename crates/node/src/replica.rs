@@ -1,9 +1,11 @@
 //! One group's replica: its consensus, its state machine, and the requests that wait for them.
 //!
-//! As leader it also asks for what nobody asks for, its chores: to compact the past (`compaction`).
+//! As leader it also proposes what nobody asks for, its chores: to compact the past (`compaction`), and to end leases
+//! (`leases`).
 
 use crate::compaction::Compaction;
 use crate::event::{Effect, Failure, Notice, Outcome, ReadLevel, Ticket};
+use crate::leases::Leases;
 use crate::membership::{Configuration, MemberChange};
 use crate::message::Message;
 use crate::reads::Reads;
@@ -29,6 +31,7 @@ pub(crate) struct Replica {
     pub(crate) writes: Writes,
     pub(crate) reads: Reads,
     pub(crate) snapshots: Snapshots,
+    pub(crate) leases: Leases,
     compaction: Compaction,
     watch: Watch,
     settings: Arc<Settings>,
@@ -113,6 +116,7 @@ impl Replica {
             group.set_checkpoint(info.position, configuration.voters.clone());
         }
         group.shrink_cache(applied.index, settings.log_cache_bytes, settings.log_cache_bytes);
+        let leases = Leases::begin(&store, 0);
         let mut replica = Replica {
             id,
             me: settings.node,
@@ -122,6 +126,7 @@ impl Replica {
             writes: Writes::new(settings.node, settings.boot),
             reads: Reads::new(settings.node, settings.boot, id),
             snapshots,
+            leases,
             compaction: Compaction::new(settings.compact_after_ticks, settings.compact_above_bytes),
             watch: Watch::new(settings.node, settings.election_ticks),
             settings,
@@ -179,10 +184,12 @@ impl Replica {
     }
 
     fn do_chores(&mut self, now: u64) {
-        let compact = self.compaction.due(now, || self.store.view()).map(|revision| Action::Compact { revision });
+        let mut due: Vec<Action> = Vec::new();
+        due.extend(self.compaction.due(now, || self.store.view()).map(|revision| Action::Compact { revision }));
+        due.extend(self.leases.due(now).into_iter().map(|leases| Action::Expire { leases }));
         let accepted_ms = self.writes.wall_clock();
         let command = |action| Command::Act { request: None, accepted_ms, idempotency: None, action }.encode();
-        self.chores.extend(compact.map(command));
+        self.chores.extend(due.into_iter().map(command));
     }
 
     /// For the errors of requests that time out.
@@ -317,10 +324,10 @@ impl Replica {
             }
             write.groups.extend(turn.write.take());
             if let Some(position) = turn.snapshot {
-                self.install(position, replies, notices);
+                self.install(position, now, replies, notices);
             }
             for committed in turn.committed {
-                self.apply(committed, replies, notices);
+                self.apply(committed, now, replies, notices);
             }
             for (context, index) in turn.reads {
                 self.reads.confirmed_by_quorum(&context, index, effects);
@@ -404,7 +411,13 @@ impl Replica {
         }
     }
 
-    fn apply(&mut self, committed: Committed, replies: &mut Vec<(Ticket, Outcome)>, notices: &mut Vec<Notice>) {
+    fn apply(
+        &mut self,
+        committed: Committed,
+        now: u64,
+        replies: &mut Vec<(Ticket, Outcome)>,
+        notices: &mut Vec<Notice>,
+    ) {
         let position = committed.position();
         assert_eq!(position.index, self.store.applied().index + 1, "entries are applied in order, each once");
         self.log_bytes += 48;
@@ -412,7 +425,7 @@ impl Replica {
             Committed::Command { data, .. } => {
                 self.log_bytes += data.len() as u64;
                 match Command::decode(data) {
-                    Ok(command) => self.apply_command(position, &command, replies),
+                    Ok(command) => self.apply_command(position, &command, now, replies),
                     Err(_) => self.store.apply_empty(position),
                 }
             }
@@ -423,7 +436,7 @@ impl Replica {
         self.group.applied(position.index);
     }
 
-    fn apply_command(&mut self, position: Position, command: &Command, replies: &mut Vec<(Ticket, Outcome)>) {
+    fn apply_command(&mut self, position: Position, command: &Command, now: u64, replies: &mut Vec<(Ticket, Outcome)>) {
         // Only whoever waits for a transaction wants to know what its steps gave.
         let (answer, decided) = match command {
             Command::Act { request: Some(request), .. } if self.writes.waits_for(request) => {
@@ -431,6 +444,9 @@ impl Replica {
             }
             _ => (self.store.apply(position, command), None),
         };
+        if let Command::Act { action, .. } = command {
+            self.leases.applied(action, &answer, &self.store, now);
+        }
         match command {
             Command::Write { request, .. } | Command::Act { request: Some(request), .. } => {
                 replies.extend(self.writes.applied(request, &answer, decided));
@@ -488,10 +504,17 @@ impl Replica {
     }
 
     /// `raft` accepted the snapshot: the state is now the checkpoint's.
-    fn install(&mut self, position: Position, replies: &mut Vec<(Ticket, Outcome)>, notices: &mut Vec<Notice>) {
+    fn install(
+        &mut self,
+        position: Position,
+        now: u64,
+        replies: &mut Vec<(Ticket, Outcome)>,
+        notices: &mut Vec<Notice>,
+    ) {
         let store = self.arrived.take().expect("a snapshot is stepped only once its checkpoint is loaded");
         assert_eq!(store.applied(), position, "the checkpoint is the one that the snapshot names");
         self.store = *store;
+        self.leases = Leases::begin(&self.store, now);
         self.configuration = Arc::new(
             Configuration::decode(self.store.configuration().clone()).expect("it was decoded when it was applied"),
         );

@@ -4,7 +4,7 @@
 
 mod world;
 
-use kv::Operation;
+use kv::{Action, Operation, Step, Transaction};
 use node::{Failure, Notice, Outcome, ReadLevel, Request, Role};
 use world::World;
 
@@ -15,6 +15,16 @@ fn put(key: &str, value: &str) -> Request {
 
 fn join(name: &str) -> Request {
     Request::Join { name: name.into(), address: format!("{name}:1") }
+}
+
+fn act(action: Action) -> Request {
+    Request::Act { action, idempotency: None }
+}
+
+/// Puts a key that ends with the lease.
+fn put_leased(key: &str, lease: u64) -> Request {
+    let put = Step::Put { key: key.to_owned().into(), value: "v".into(), lease, previous: false };
+    act(Action::Transaction(Transaction { success: vec![put], ..Transaction::default() }))
 }
 
 fn cluster_of(names: &[&str]) -> World {
@@ -442,4 +452,81 @@ fn a_leader_without_a_majority_does_not_fill_its_log_with_compactions() {
     assert!(world.view("a").compacted() > 10);
     let proposed = world.applied("a") - before;
     assert!((2..=4).contains(&proposed), "{proposed} proposals");
+}
+
+#[test]
+fn a_lease_ends_after_its_time_with_its_keys() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    let granted = Outcome::Granted { lease: 7, ttl_seconds: 5 };
+    assert_eq!(world.ask("b", act(Action::Grant { lease: 7, ttl_seconds: 5 })), granted);
+    assert!(matches!(world.ask("c", put_leased("k", 7)), Outcome::Decided { succeeded: true, changed: 1, .. }));
+    world.run(80);
+    assert_eq!(world.ask("c", act(Action::KeepAlive { lease: 7 })), granted);
+    let kept_alive = world.ticks;
+    world.run(40);
+    for name in ["a", "b", "c"] {
+        let left = world.ask(name, Request::LeaseTime { lease: 7 });
+        let Outcome::LeaseTime { remaining_ms: Some(left) } = left else { panic!("{left:?}") };
+        assert!((2_950..=3_100).contains(&left), "{left} ms on {name}");
+    }
+    assert!(world.run_until(100, |w| w.peek("a", "k").is_none()));
+    let lasted = world.ticks - kept_alive;
+    assert!((100..=105).contains(&lasted), "{lasted} ticks");
+    world.run(5);
+    for name in ["a", "b", "c"] {
+        assert_eq!(world.ask(name, Request::LeaseTime { lease: 7 }), Outcome::LeaseTime { remaining_ms: None });
+    }
+    assert!(matches!(world.ask("a", act(Action::KeepAlive { lease: 7 })), Outcome::Failed(Failure::NotFound(_))));
+    world.assert_equal_states();
+}
+
+#[test]
+fn a_lease_that_is_kept_alive_outlives_ten_leaders_and_ends_soon_after_when_it_is_not() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    world.ask("a", act(Action::Grant { lease: 7, ttl_seconds: 5 }));
+    world.ask("a", put_leased("k", 7));
+    let mut kept_alive = 0;
+    for n in 0..10 {
+        let leader = world.leader();
+        let other = ["a", "b", "c"].into_iter().find(|name| *name != leader).unwrap();
+        kept_alive = world.ticks;
+        assert!(matches!(world.ask(other, act(Action::KeepAlive { lease: 7 })), Outcome::Granted { .. }), "{n}");
+        world.run(60);
+        world.kill(&leader);
+        assert!(world.run_until(39, |w| w.try_leader().is_some()));
+        assert_eq!(world.peek(other, "k"), Some("v".into()), "before its time, under leader {n}");
+        // The last one stays away: what it knew is not needed.
+        if n < 9 {
+            world.restart(&leader);
+        }
+    }
+    let alive = world.leader();
+    assert!(world.run_until(140, |w| w.peek(&alive, "k").is_none()));
+    let lasted = world.ticks - kept_alive;
+    assert!((100..=140).contains(&lasted), "{lasted} ticks");
+}
+
+#[test]
+fn a_member_that_was_away_long_learns_of_leases_from_a_snapshot_and_may_lead() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    assert_eq!(world.leader(), "a");
+    world.kill("c");
+    world.ask("a", act(Action::Grant { lease: 7, ttl_seconds: 60 }));
+    let value = "x".repeat(1000);
+    for n in 0..300 {
+        world.ask("a", put(&format!("k{n}"), &value));
+    }
+    world.restart("c");
+    world.run(100);
+    assert!(world.snapshots_installed("c") > 0);
+    let remaining = |world: &mut World| match world.ask("c", Request::LeaseTime { lease: 7 }) {
+        Outcome::LeaseTime { remaining_ms: Some(left) } => left,
+        other => panic!("{other:?}"),
+    };
+    let left = remaining(&mut world);
+    assert!((54_000..=59_950).contains(&left), "since it came, not since it was granted: {left} ms");
+    assert_eq!(world.ask("a", Request::Transfer { name: Some("c".into()) }), Outcome::Done);
+    let left = remaining(&mut world) / 50;
+    assert!(world.run_until(left + 10, |w| w.view("a").lease(7).is_none()));
+    world.assert_equal_states();
 }
