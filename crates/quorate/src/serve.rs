@@ -1,8 +1,10 @@
 //! `quorate serve`: one node.
 
+use bytesize::ByteSize;
 use server::http::{Dialect, Level, Settings};
-use server::{Begin, Config, Name};
+use server::{Begin, Compaction, Config, Name};
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -39,6 +41,12 @@ pub struct Args {
     /// Refuse changes on a node that does not lead, as the originals did, instead of forwarding them
     #[arg(long)]
     no_forward: bool,
+    /// Compact what was superseded longer ago, as 30m or 7d; 0s keeps it whatever its age. The leader's counts
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    compact_after: Duration,
+    /// Compact the oldest of the past beyond that size, as 256MiB; 0 keeps it whatever its size. The leader's counts
+    #[arg(long, value_name = "BYTES", default_value = "1GiB")]
+    compact_above: ByteSize,
 }
 
 pub fn run(args: Args) -> Result<(), String> {
@@ -56,6 +64,7 @@ pub fn run(args: Args) -> Result<(), String> {
             dialects: if args.dialect.is_empty() { Dialect::ALL.to_vec() } else { args.dialect },
             ..Settings::default()
         },
+        compaction: Compaction { after: args.compact_after, above_bytes: args.compact_above.as_u64() },
         ..Config::new(folder)
     })
 }

@@ -4,6 +4,7 @@
 
 use crate::http;
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -20,6 +21,22 @@ pub struct Config {
     pub in_memory: bool,
     /// How clients are served.
     pub http: http::Settings,
+    pub compaction: Compaction,
+}
+
+/// How much of the past is kept. Every member should be told the same: it is the leader's that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compaction {
+    /// What was superseded longer ago goes. Zero: never because of its age.
+    pub after: Duration,
+    /// What makes the past larger goes, the oldest first. 0: never because of its size.
+    pub above_bytes: u64,
+}
+
+impl Default for Compaction {
+    fn default() -> Compaction {
+        Compaction { after: Duration::from_secs(3600), above_bytes: 1024 * 1024 * 1024 }
+    }
 }
 
 impl Config {
@@ -33,6 +50,7 @@ impl Config {
             begin: Begin::Found,
             in_memory: false,
             http: http::Settings::default(),
+            compaction: Compaction::default(),
         }
     }
 }

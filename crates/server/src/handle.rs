@@ -195,7 +195,7 @@ pub(crate) fn unix_ms() -> u64 {
 }
 
 /// Rounded up: a limit never gets shorter on its way.
-fn ticks(limit: Duration) -> u64 {
+pub(crate) fn ticks(limit: Duration) -> u64 {
     let per_tick = 1_000_000_000 / u128::from(node::TICKS_PER_SECOND);
     u64::try_from(limit.as_nanos().div_ceil(per_tick)).unwrap_or(u64::MAX).max(1)
 }

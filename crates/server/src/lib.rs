@@ -27,7 +27,7 @@ mod peer;
 mod start;
 mod worker;
 
-pub use config::{Begin, Config, Join, Name, Persistence, Words};
+pub use config::{Begin, Compaction, Config, Join, Name, Persistence, Words};
 pub use handle::{Handle, Identity, Phase};
 pub use leader::Leader;
 pub use listen::HttpPort;

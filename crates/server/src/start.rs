@@ -9,11 +9,11 @@
 
 use crate::address::Address;
 use crate::background::Background;
-use crate::config::{Begin, Config, Name, Words};
+use crate::config::{Begin, Compaction, Config, Name, Words};
 use crate::disk::LogThread;
 use crate::driver::{Driver, Ended};
 use crate::folder::{Folder, Opened};
-use crate::handle::{Handle, Identity, Phase};
+use crate::handle::{Handle, Identity, Phase, ticks};
 use crate::http;
 use crate::join::{self, Newcomer};
 use crate::listen::{Carries, Reception};
@@ -148,6 +148,7 @@ impl Server {
             threads: threads.clone(),
             ended: tell_end,
             runtime: runtime::Handle::current(),
+            compaction: config.compaction,
         });
         let ports = Ports {
             reception: Arc::new(Reception::new(peers.clone(), http.clone())),
@@ -300,6 +301,7 @@ pub(crate) struct Rising {
     threads: Arc<Threads>,
     pub ended: watch::Sender<Option<End>>,
     runtime: runtime::Handle,
+    compaction: Compaction,
 }
 
 impl Rising {
@@ -339,6 +341,8 @@ impl Rising {
             boot,
             seed: random()?,
             verbosity: notices::verbosity(),
+            compact_after_ticks: if self.compaction.after.is_zero() { 0 } else { ticks(self.compaction.after) },
+            compact_above_bytes: self.compaction.above_bytes,
             ..Settings::default()
         };
         let node = Node::new(settings, store, checkpoints, group).map_err(StartError)?;
