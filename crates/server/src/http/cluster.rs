@@ -2,7 +2,7 @@
 
 use crate::handle::{Handle, Identity};
 use crate::leader::Leader;
-use bytes::Bytes;
+use kv::View;
 use node::{Failure, Outcome, Request, Status};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,9 @@ pub trait Cluster: Send + Sync + 'static {
     /// May be dropped at any time; the request may take effect all the same.
     fn request(&self, request: Request, limit: Duration) -> impl Future<Output = Outcome> + Send;
 
-    /// The value in the state that this node has published last, without asking anyone.
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Failure>;
+    /// The state that this node has published last, without asking anyone. It was published before the outcome of any
+    /// request that it needs to show.
+    fn view(&self) -> Result<View, Failure>;
 
     /// The node's own view of the cluster. Never waits.
     fn status(&self) -> Arc<Status>;
@@ -23,7 +24,7 @@ pub trait Cluster: Send + Sync + 'static {
 
     fn leader(&self) -> Option<Leader>;
 
-    /// For how long what [`Cluster::get`] gives may have been out of date: the time since the last contact with the
+    /// For how long what [`Cluster::view`] gives may have been out of date: the time since the last contact with the
     /// leader. `strict`: unless all that is known to be committed is applied, also at least the age of the newest write
     /// that is. `None`: this node can't tell.
     fn age(&self, strict: bool) -> Option<Duration>;
@@ -34,16 +35,13 @@ impl Cluster for Handle {
         Handle::request(self, request, limit)
     }
 
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Failure> {
+    fn view(&self) -> Result<View, Failure> {
         if let Some(reason) = &self.status().removed {
             return Err(Failure::Removed(reason.clone()));
         }
-        match self.view() {
-            Some(view) => Ok(view.get(key).map(|found| found.value)),
-            None => {
-                Err(Failure::Unavailable("this node is no member of a cluster yet; ask another one, or wait".into()))
-            }
-        }
+        Handle::view(self).ok_or_else(|| {
+            Failure::Unavailable("this node is no member of a cluster yet; ask another one, or wait".into())
+        })
     }
 
     fn status(&self) -> Arc<Status> {

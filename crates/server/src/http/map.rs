@@ -1,17 +1,18 @@
-//! A cluster that is a map, for tests and fuzzing.
+//! A cluster that is a store and nothing else, for tests and fuzzing.
 
 use super::cluster::Cluster;
 use crate::handle::Identity;
 use crate::leader::Leader;
+use base::Position;
 use bytes::Bytes;
-use kv::{IdempotencyKey, Operation};
+use kv::{Action, Answer, Command, IdempotencyKey, Operation, RequestId, SessionId, Store, View};
 use node::{Failure, Outcome, ReadLevel, Status};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub struct Map {
-    pub data: Mutex<BTreeMap<Vec<u8>, Bytes>>,
+    pub store: Mutex<Store>,
     pub asked: Mutex<Vec<Asked>>,
     /// Of the last request.
     pub limit: Mutex<Duration>,
@@ -32,8 +33,10 @@ impl Default for Map {
             incarnation: base::Incarnation(1),
             cluster: None,
         };
+        let mut store = Store::new();
+        store.apply(Position { index: 1, term: 1 }, &Command::Register { session: SESSION });
         Map {
-            data: Mutex::default(),
+            store: Mutex::new(store),
             asked: Mutex::default(),
             limit: Mutex::default(),
             failure: Mutex::default(),
@@ -49,6 +52,51 @@ impl Map {
     pub fn set_status(&self, status: Status) {
         *self.status.lock().unwrap() = Arc::new(status);
     }
+
+    pub fn put(&self, key: &[u8], value: &[u8]) {
+        let put = Operation::Put { key: Bytes::copy_from_slice(key), value: Bytes::copy_from_slice(value) };
+        self.write(vec![put], None);
+    }
+
+    pub fn content(&self) -> BTreeMap<Vec<u8>, Bytes> {
+        let view = self.store.lock().unwrap().view();
+        view.range(b"", None).map(|(key, found)| (key.to_vec(), found.value)).collect()
+    }
+
+    pub fn write(&self, operations: Vec<Operation>, idempotency: Option<IdempotencyKey>) -> Outcome {
+        self.apply(|request| Command::Write { request, accepted_ms: 0, idempotency, operations })
+    }
+
+    pub fn act(&self, action: Action, idempotency: Option<IdempotencyKey>) -> Outcome {
+        self.apply(|request| Command::Act { request: Some(request), accepted_ms: 0, idempotency, action })
+    }
+
+    fn apply(&self, command: impl FnOnce(RequestId) -> Command) -> Outcome {
+        let mut store = self.store.lock().unwrap();
+        let index = store.applied().index + 1;
+        let command = command(RequestId { session: SESSION, number: index, low_water: index });
+        if let Err(over) = command.check() {
+            return Outcome::Failed(Failure::Invalid(over.to_string()));
+        }
+        let (answer, results) = store.apply_for(Position { index, term: 1 }, &command);
+        let failed = |failure: fn(String) -> Failure, why: kv::Refusal| Outcome::Failed(failure(format!("{why:?}")));
+        match answer {
+            Answer::Done { revision, changed } => Outcome::Written { revision, changed },
+            Answer::Decided { succeeded, revision, changed } => {
+                Outcome::Decided { succeeded, revision, changed, results }
+            }
+            Answer::Granted { lease, ttl_seconds } => Outcome::Granted { lease, ttl_seconds },
+            Answer::Registered => Outcome::Done,
+            Answer::Refused(why) => match why {
+                kv::Refusal::KeyReused => failed(Failure::KeyReused, why),
+                kv::Refusal::NoLease => failed(Failure::NotFound, why),
+                kv::Refusal::LeaseExists => failed(Failure::Exists, why),
+                kv::Refusal::Compacted => failed(Failure::Compacted, why),
+                kv::Refusal::FutureRevision => failed(Failure::FutureRevision, why),
+                _ => failed(Failure::Unknown, why),
+            },
+        }
+    }
 }
 
 impl Cluster for Map {
@@ -60,30 +108,30 @@ impl Cluster for Map {
         let asked = match &request {
             node::Request::Read(level) => Asked::Read(*level),
             node::Request::Write { operations, idempotency } => Asked::Write(operations.clone(), idempotency.clone()),
+            node::Request::Act { action, idempotency } => Asked::Act(action.clone(), idempotency.clone()),
+            node::Request::LeaseTime { lease } => Asked::LeaseTime(*lease),
+            node::Request::Freeze => Asked::Freeze,
             node::Request::Join { name, address } => Asked::Join(name.clone(), address.clone()),
             node::Request::Remove { name } => Asked::Remove(name.clone()),
-            _ => panic!("the dialect has no word for {request:?}"),
+            node::Request::Transfer { name } => Asked::Transfer(name.clone()),
         };
         self.asked.lock().unwrap().push(asked);
         match request {
-            node::Request::Write { operations, .. } => {
-                let changed = operations.len() as u32;
-                let mut data = self.data.lock().unwrap();
-                for operation in operations {
-                    match operation {
-                        Operation::Put { key, value } => data.insert(key.to_vec(), value),
-                        Operation::Delete { key } => data.remove(&key[..]),
-                    };
-                }
-                Outcome::Written { revision: 1, changed }
+            node::Request::Write { operations, idempotency } => self.write(operations, idempotency),
+            node::Request::Act { action, idempotency } => self.act(action, idempotency),
+            node::Request::LeaseTime { lease } => {
+                let lease = self.store.lock().unwrap().view().lease(lease);
+                // Half of it, always.
+                Outcome::LeaseTime { remaining_ms: lease.map(|lease| lease.ttl_seconds * 500) }
             }
+            node::Request::Freeze => Outcome::Frozen(Arc::new(self.store.lock().unwrap().frozen())),
             node::Request::Read(_) => Outcome::Readable,
             _ => Outcome::Done,
         }
     }
 
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Failure> {
-        Ok(self.data.lock().unwrap().get(key).cloned())
+    fn view(&self) -> Result<View, Failure> {
+        Ok(self.store.lock().unwrap().view())
     }
 
     fn status(&self) -> Arc<Status> {
@@ -108,6 +156,12 @@ impl Cluster for Map {
 pub enum Asked {
     Read(ReadLevel),
     Write(Vec<Operation>, Option<IdempotencyKey>),
+    Act(Action, Option<IdempotencyKey>),
+    LeaseTime(u64),
+    Freeze,
     Join(String, String),
     Remove(String),
+    Transfer(Option<String>),
 }
+
+const SESSION: SessionId = SessionId { node: 1, boot: 1 };

@@ -8,7 +8,7 @@
 
 use super::answer::{Answer, Form, Refusal, header_text};
 use super::cluster::Cluster;
-use super::{Level, Service, admin, distributor, hraftd, raft_kv, raftd};
+use super::{Level, Service, admin, distributor, hraftd, raft_kv, raftd, v1};
 use crate::handle::Handle;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
@@ -29,6 +29,8 @@ pub struct Settings {
     /// Whether a member that does not lead takes changes and hands them to the one that does.
     pub forward: bool,
     pub dialects: Vec<Dialect>,
+    /// Conditions and steps of one transaction, those of nested ones included.
+    pub max_transaction_operations: usize,
 }
 
 impl Default for Settings {
@@ -38,6 +40,7 @@ impl Default for Settings {
             request_limit: Duration::from_secs(10),
             forward: true,
             dialects: Dialect::ALL.to_vec(),
+            max_transaction_operations: 128,
         }
     }
 }
@@ -130,6 +133,10 @@ impl<C: Cluster> Service for Member<C> {
         if let Some(answer) = self.speak::<admin::Call>(request, peer).await {
             return answer;
         }
+        // In a box, so that what a connection keeps for the others' requests stays small.
+        if let Some(answer) = Box::pin(self.speak::<v1::Call>(request, peer)).await {
+            return answer;
+        }
         let paths: Vec<_> = self.settings.dialects.iter().map(|dialect| dialect.paths()).collect();
         let text = format!("nothing is at this path; there are {}, /status, /join and /remove", paths.join(", "));
         Err(Refusal::new(StatusCode::NOT_FOUND, text))
@@ -171,6 +178,14 @@ impl<C: Cluster> Member<C> {
         match self.cluster.request(request, limit).await {
             Outcome::Failed(failure) => Err(failure.into()),
             _ => Ok(()),
+        }
+    }
+
+    /// The same, and tells what came of it.
+    pub(super) async fn outcome(&self, request: node::Request) -> Result<Outcome, Refusal> {
+        match self.cluster.request(request, self.settings.request_limit).await {
+            Outcome::Failed(failure) => Err(failure.into()),
+            outcome => Ok(outcome),
         }
     }
 

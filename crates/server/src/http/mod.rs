@@ -9,7 +9,8 @@
 //! What answers is a [`Service`]: a [`Member`] of a cluster, or whoever else has a use for these connections. A request
 //! is parsed once, at the edge, into a dialect's own call; the call asks the [`Cluster`] in the node's terms, and the
 //! outcome becomes an [`Answer`]. Nothing of HTTP or JSON travels further in. One module is one dialect: [`hraftd`],
-//! [`raftd`], [`raft_kv`], [`distributor`]. Another one is another module and another line in [`member`].
+//! [`raftd`], [`raft_kv`], [`distributor`]. Another one is another module and another line in [`member`]. Quorate's own
+//! interface is [`v1`], which is always there.
 //!
 //! Not handled: TLS, compression, HTTP/2, and a limit on the number of connections, which is the listener's affair.
 
@@ -32,6 +33,7 @@ mod read;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod v1;
 
 pub use answer::{Answer, Refusal};
 pub use cluster::Cluster;
@@ -48,7 +50,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use stream::{Activity, Guarded};
+use stream::{Activity, Guarded, Serving};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -106,7 +108,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service,
 {
-    let activity = Activity::default();
+    let activity = Arc::new(Activity::default());
     let mut stream = Guarded::new(stream, &activity);
     let end = drive(&mut stream, peer, &front, &activity).await;
     if let End::Slow = end {
@@ -126,15 +128,20 @@ enum End {
     Idle,
 }
 
-async fn drive<T, S>(stream: &mut Guarded<'_, T>, peer: SocketAddr, front: &Front<S>, activity: &Activity) -> End
+async fn drive<T, S>(stream: &mut Guarded<'_, T>, peer: SocketAddr, front: &Front<S>, activity: &Arc<Activity>) -> End
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service,
 {
     let service = service_fn(|request| async move {
         activity.request_began();
-        let answer = answer(request, peer, &front.service, activity).await;
-        activity.request_ended();
+        let answer = answer(request, peer, &front.service, activity).await.map(|body| match body {
+            answer::Body::Stream(stream) => answer::Body::Stream(Box::pin(Serving::new(stream, activity.clone()))),
+            full => {
+                activity.request_ended();
+                full
+            }
+        });
         Ok::<_, Infallible>(answer)
     });
     let mut connection = std::pin::pin!(

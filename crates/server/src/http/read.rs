@@ -13,6 +13,7 @@ use super::path;
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
+use kv::View;
 use node::{ReadLevel, Role};
 use std::str::FromStr;
 use std::time::Duration;
@@ -71,11 +72,16 @@ pub struct Wish {
 
 impl Wish {
     pub fn parse(query: Option<&str>) -> Result<Wish, Refusal> {
+        Wish::of(|name| path::parameter(query, name))
+    }
+
+    /// `parameter` gives the query's value of that name.
+    pub fn of<'a>(parameter: impl Fn(&str) -> Option<&'a str>) -> Result<Wish, Refusal> {
         let time = |name: &str| {
-            let text = path::parameter(query, name);
+            let text = parameter(name);
             text.map(|text| duration(text).ok_or_else(|| wrong_time(name, text))).transpose()
         };
-        let strict = match path::parameter(query, "freshness_strict") {
+        let strict = match parameter("freshness_strict") {
             None | Some("false" | "0") => false,
             Some("" | "true" | "1") => true,
             Some(other) => {
@@ -85,12 +91,18 @@ impl Wish {
             }
         };
         Ok(Wish {
-            level: path::parameter(query, "level").map(str::parse).transpose().map_err(Refusal::invalid)?,
+            level: parameter("level").map(str::parse).transpose().map_err(Refusal::invalid)?,
             freshness: time("freshness")?.filter(|bound| !bound.is_zero()),
             strict,
             timeout: time("linearizable_timeout")?.filter(|limit| !limit.is_zero()),
         })
     }
+}
+
+/// A state that is as fresh as was wished, and what is to be told of it.
+pub struct Seen {
+    pub view: View,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// What was read, and what is to be told of it.
@@ -110,6 +122,16 @@ impl Found {
 
 impl<C: Cluster> Member<C> {
     pub(super) async fn read(&self, key: &[u8], wish: &Wish) -> Result<Found, Refusal> {
+        let Seen { view, mut headers } = self.see(wish).await?;
+        let value = view.get(key).map(|found| found.value);
+        if value.is_none() {
+            headers.push((FOUND, HeaderValue::from_static("false")));
+        }
+        Ok(Found { value, headers })
+    }
+
+    /// Whatever is read of the view has the level that was wished.
+    pub(super) async fn see(&self, wish: &Wish) -> Result<Seen, Refusal> {
         let status = self.cluster.status();
         let level = match wish.level.unwrap_or(self.settings.read_level) {
             Level::Auto if status.role == Role::Learner => Level::None,
@@ -127,17 +149,14 @@ impl<C: Cluster> Member<C> {
             }
             Level::Strong => self.ask(node::Request::Read(ReadLevel::Strong), limit).await?,
         }
-        let value = self.cluster.get(key)?;
+        let view = self.cluster.view()?;
         let mut headers = Vec::with_capacity(5);
         headers.push((LEVEL, HeaderValue::from_static(level.name())));
         headers.push((NODE, header_text(&self.cluster.identity().name)));
         let leader = status.leader.and_then(|id| status.configuration.members.get(&id));
         headers.extend(leader.map(|leader| (LEADER, header_text(&leader.name))));
         headers.extend(age.map(|age| (AGE, header_text(&format!("{:.3}", age.as_secs_f64())))));
-        if value.is_none() {
-            headers.push((FOUND, HeaderValue::from_static("false")));
-        }
-        Ok(Found { value, headers })
+        Ok(Seen { view, headers })
     }
 
     /// The age of this node's data, as far as it can tell, unless the wish is for younger data.

@@ -4,17 +4,20 @@
 //! that is written while no answer of ours is on its way, so it is easy to tell, and is replaced by one that says
 //! what is wrong.
 
-use super::answer::Refusal;
+use super::answer::{Refusal, Stream};
 use super::{MAX_HEAD_BYTES, MAX_HEADERS};
+use bytes::Bytes;
 use hyper::StatusCode;
+use hyper::body::{Body, Frame, SizeHint};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-/// What a connection is at. Shared by its stream, its service and its patrol, which are all one task: the atomics
-/// are for the compiler's eyes, and order nothing.
+/// What a connection is at. Shared by its stream, its service, its patrol and a body that comes bit by bit, which are
+/// all one task: the atomics are for the compiler's eyes, and order nothing.
 #[derive(Default)]
 pub struct Activity {
     serving: AtomicBool,
@@ -60,6 +63,41 @@ impl Activity {
     }
 }
 
+/// A body that comes bit by bit: as long as there is more of it, its request is still being served.
+pub struct Serving {
+    inner: Stream,
+    activity: Arc<Activity>,
+}
+
+impl Serving {
+    pub fn new(inner: Stream, activity: Arc<Activity>) -> Serving {
+        Serving { inner, activity }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.activity.request_ended();
+    }
+}
+
+impl Body for Serving {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.inner.as_mut().poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
 pub struct Guarded<'a, S> {
     inner: S,
     activity: &'a Activity,
@@ -82,7 +120,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Guarded<'a, S> {
 
     /// Whether these bytes are hyper's own refusal.
     fn is_refusal(&self, bytes: &[u8]) -> bool {
-        !self.activity.unflushed.load(Relaxed) && bytes.starts_with(b"HTTP/1.") && bytes.get(9) == Some(&b'4')
+        let ours = self.activity.unflushed.load(Relaxed) || self.activity.is_serving();
+        !ours && bytes.starts_with(b"HTTP/1.") && bytes.get(9) == Some(&b'4')
     }
 
     fn replace(&mut self, bytes: &[u8], context: &mut Context<'_>) -> Poll<io::Result<usize>> {

@@ -8,6 +8,7 @@ mod hraftd;
 mod raft_kv;
 mod raftd;
 mod reads;
+mod v1;
 mod values;
 
 use super::map::{Asked, Map};
@@ -40,7 +41,9 @@ impl Server {
 
     fn with(pairs: &[(&str, &str)]) -> Server {
         let server = Server::new();
-        *server.cluster().data.lock().unwrap() = content(pairs);
+        for (key, value) in pairs {
+            server.cluster().put(key.as_bytes(), value.as_bytes());
+        }
         server
     }
 
@@ -97,7 +100,7 @@ impl Server {
     }
 
     fn content(&self) -> BTreeMap<Vec<u8>, Bytes> {
-        self.cluster().data.lock().unwrap().clone()
+        self.cluster().content()
     }
 }
 
@@ -188,6 +191,19 @@ impl Answered {
         assert_eq!(self.header("content-type"), Some("application/json"));
         let error = self.json()["error"].as_str().expect("an error is a sentence").to_owned();
         assert!(error.contains(reason), "{error:?} does not say {reason:?}");
+    }
+
+    /// It must be a problem with that status and code, whose sentence contains `reason`.
+    #[track_caller]
+    fn expect_problem(&self, status: u16, code: &str, reason: &str) -> serde_json::Value {
+        assert_eq!((self.status, self.header("content-type")), (status, Some("application/problem+json")), "{self:?}");
+        let problem = self.json();
+        assert_eq!((&problem["status"], &problem["code"]), (&json!(status), &json!(code)), "{problem}");
+        let detail = problem["detail"].as_str().expect("a sentence");
+        assert!(detail.contains(reason), "{detail:?} does not say {reason:?}");
+        let outcome = problem["outcome"].as_str().expect("what became of it");
+        assert!(["applied", "not_applied", "unknown"].contains(&outcome) && problem["retryable"].is_boolean());
+        problem
     }
 
     /// It must be an error with that status in plain text, one sentence and a newline, that contains `reason`.

@@ -163,7 +163,7 @@ async fn a_node_joins_under_its_address_or_the_name_that_the_cluster_knows() {
 #[tokio::test]
 async fn a_value_that_json_cannot_carry_is_an_error_and_not_altered() {
     let server = Server::new();
-    server.cluster().data.lock().unwrap().insert(b"raw".to_vec(), Bytes::from_static(b"\xff\xfe"));
+    server.cluster().put(b"raw", b"\xff\xfe");
     expect_code(&server.get("/keys/raw/").await, 406, "not UTF-8");
 }
 

@@ -1,0 +1,211 @@
+//! Quorate's own interface, `/v1`: on every node, whatever dialects it speaks besides.
+//!
+//! [`ROUTES`] is what there is; `openapi.json` describes it for users, and the tests hold the two against each other. A
+//! request is a [`Call`]: the route that it takes, and what its path names. Each module has the functions of one kind of
+//! thing; they parse query, headers and body, ask the cluster in its terms, and write the answer ([`wire`]).
+//!
+//! Errors are problems (RFC 9457, [`super::answer::Form::Problem`]): a code for programs, a sentence for people, whether
+//! the same request may be sent again, and what became of it.
+
+mod compact;
+mod keys;
+mod negotiate;
+mod query;
+mod wire;
+
+use super::answer::{self, Answer, Form, Refusal};
+use super::cluster::Cluster;
+use super::member::{self, Member};
+use super::path;
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+use kv::{Action, IdempotencyKey, OutOfReach};
+use node::Outcome;
+use query::Parameters;
+use std::net::SocketAddr;
+
+/// What there is. The first row that fits counts.
+pub const ROUTES: &[Route] = &[
+    Route(Verb::Get, "/v1/kv/{key}", To::GetKey),
+    Route(Verb::Put, "/v1/kv/{key}", To::PutKey),
+    Route(Verb::Delete, "/v1/kv/{key}", To::DeleteKey),
+    Route(Verb::Post, "/v1/compact", To::Compact),
+    Route(Verb::Get, "/v1/openapi.json", To::Describe),
+];
+
+/// Method, path, and where it leads. `{key}` is all of the rest of a path with its slashes, any other name in braces one
+/// segment that is not empty.
+#[derive(Clone, Copy, Debug)]
+pub struct Route(pub Verb, pub &'static str, pub To);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// HEAD is answered as well.
+    Get,
+    Put,
+    Post,
+    Delete,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    GetKey,
+    PutKey,
+    DeleteKey,
+    Compact,
+    Describe,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Call {
+    verb: Verb,
+    to: To,
+    /// What stands in the path for the name in braces, decoded.
+    named: Bytes,
+}
+
+impl member::Call for Call {
+    const FORM: Form = Form::Problem;
+
+    fn parse<B>(request: &Request<B>) -> Option<Result<Call, Refusal>> {
+        let path = request.uri().path();
+        let mut allow = Vec::new();
+        for &Route(verb, pattern, to) in ROUTES {
+            let Some(named) = named(pattern, path) else { continue };
+            if verb.takes(request.method()) {
+                let named = path::decode(named).map_err(Refusal::invalid);
+                return Some(named.map(|named| Call { verb, to, named: Bytes::copy_from_slice(&named) }));
+            }
+            allow.push(verb.names());
+        }
+        if !allow.is_empty() {
+            return Some(Err(Refusal::method(allow.join(", "))));
+        }
+        let below = path.strip_prefix("/v1")?;
+        let text = "nothing is at this path; GET /v1/openapi.json describes what there is below /v1";
+        (below.is_empty() || below.starts_with('/')).then(|| Err(Refusal::new(StatusCode::NOT_FOUND, text)))
+    }
+
+    fn changes(&self) -> bool {
+        self.verb != Verb::Get
+    }
+
+    fn not_the_leader() -> Refusal {
+        let text = "this node is not the leader, and does not forward: ask the leader";
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text).coded("not_leader").to_be_retried()
+    }
+
+    async fn perform<C: Cluster>(
+        self,
+        request: &mut Request<Incoming>,
+        _peer: SocketAddr,
+        member: &Member<C>,
+    ) -> Result<Answer, Refusal> {
+        let answer = match self.to {
+            To::GetKey => keys::get(self.named, request, member).await,
+            To::PutKey => keys::put(self.named, request, member).await,
+            To::DeleteKey => keys::delete(self.named, request, member).await,
+            To::Compact => compact::post(request, member).await,
+            To::Describe => Ok(answer::json(OPENAPI)),
+        };
+        answer.map_err(|refusal| {
+            let named = request.headers().contains_key("idempotency-key");
+            if named && refusal.status() == StatusCode::GATEWAY_TIMEOUT { refusal.retryable() } else { refusal }
+        })
+    }
+}
+
+impl Verb {
+    fn takes(self, method: &Method) -> bool {
+        match self {
+            Verb::Get => *method == Method::GET || *method == Method::HEAD,
+            Verb::Put => *method == Method::PUT,
+            Verb::Post => *method == Method::POST,
+            Verb::Delete => *method == Method::DELETE,
+        }
+    }
+
+    /// The methods, as the header `Allow` lists them.
+    fn names(self) -> &'static str {
+        match self {
+            Verb::Get => "GET, HEAD",
+            Verb::Put => "PUT",
+            Verb::Post => "POST",
+            Verb::Delete => "DELETE",
+        }
+    }
+}
+
+/// What stands in the path where the pattern has braces; nothing if it has none. `None`: it is another path.
+fn named<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
+    let Some((before, rest)) = pattern.split_once('{') else { return (pattern == path).then_some("") };
+    let (name, after) = rest.split_once('}')?;
+    let named = path.strip_prefix(before)?.strip_suffix(after)?;
+    (name == "key" || !(named.is_empty() || named.contains('/'))).then_some(named)
+}
+
+/// Does what is done less often than plain writes.
+async fn act<C: Cluster>(
+    action: Action,
+    idempotency: Option<IdempotencyKey>,
+    member: &Member<C>,
+) -> Result<Outcome, Refusal> {
+    let outcome = member.outcome(node::Request::Act { action, idempotency }).await;
+    // Leases are all that an action may miss or find too much.
+    outcome.map_err(|refusal| match refusal.status() {
+        StatusCode::NOT_FOUND => refusal.coded("lease_not_found"),
+        StatusCode::CONFLICT => refusal.coded("lease_exists"),
+        _ => refusal,
+    })
+}
+
+fn out_of_reach(why: &OutOfReach) -> Refusal {
+    let text = why.to_string();
+    match *why {
+        OutOfReach::Compacted { oldest, .. } => {
+            Refusal::new(StatusCode::GONE, text).coded("compacted").with("oldest", oldest)
+        }
+        OutOfReach::Future { newest, .. } => Refusal::invalid(text).coded("future_revision").with("newest", newest),
+    }
+}
+
+/// The node answers what it is asked: this is for the compiler's eyes, and for whoever breaks that.
+fn unexpected(outcome: &Outcome) -> Refusal {
+    tracing::error!(?outcome, "an answer to another question");
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the node gave an answer to another question; see its log")
+}
+
+/// The store's revision that an answer shows or has made.
+pub const REVISION: HeaderName = HeaderName::from_static("quorate-revision");
+
+fn number(number: u64) -> HeaderValue {
+    HeaderValue::from(number)
+}
+
+const OPENAPI: &str = include_str!("openapi.json");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_has_one_name() {
+        let rows = [
+            ("/v1/txn", "/v1/txn", Some("")),
+            ("/v1/txn", "/v1/txn/", None),
+            ("/v1/kv/{key}", "/v1/kv/a/b%2Fc", Some("a/b%2Fc")),
+            ("/v1/kv/{key}", "/v1/kv/", Some("")),
+            ("/v1/kv/{key}", "/v1/kv", None),
+            ("/v1/leases/{id}", "/v1/leases/7", Some("7")),
+            ("/v1/leases/{id}", "/v1/leases/", None),
+            ("/v1/leases/{id}", "/v1/leases/7/keepalive", None),
+            ("/v1/leases/{id}/keepalive", "/v1/leases/7/keepalive", Some("7")),
+            ("/v1/leases/{id}/keepalive", "/v1/leases//keepalive", None),
+        ];
+        for (pattern, path, expected) in rows {
+            assert_eq!(named(pattern, path), expected, "{pattern} {path}");
+        }
+    }
+}
