@@ -6,8 +6,9 @@
 
 use crate::bench_peers::cluster::{Cluster, Programs, System};
 use crate::bench_peers::{build_for_release, target_folder};
+use client::Level;
+use client::hraftd::Connection;
 use client::load::{Driver, HttpDriver};
-use client::{Connection, Level};
 use std::cell::Cell;
 use std::path::Path;
 use std::rc::Rc;

@@ -3,7 +3,8 @@
 //!
 //! A fuzz target (`fuzz/`); the tests replay what is kept of its corpus.
 
-use crate::{Connection, Error, Level};
+use crate::Level;
+use crate::hraftd::{Connection, Error};
 use base::codec::Reader;
 use bytes::Bytes;
 use hyper::header::HeaderValue;

@@ -9,7 +9,8 @@
 //!
 //! Not handled: open loops at a given rate, several threads, skewed keys.
 
-use crate::{Connection, Error, Level};
+use crate::Level;
+use crate::hraftd::{Connection, Error};
 use base::rng::Rng;
 use hdrhistogram::Histogram;
 use std::cell::{Cell, RefCell};

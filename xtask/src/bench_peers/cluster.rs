@@ -5,8 +5,9 @@
 use super::Kind;
 use super::etcd::{self, Etcd, EtcdDriver};
 use super::process::{Process, free_ports};
+use client::Level;
+use client::hraftd::Connection;
 use client::load::{Driver, HttpDriver};
-use client::{Connection, Level};
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};

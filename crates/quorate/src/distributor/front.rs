@@ -7,7 +7,8 @@
 //! don't; from them an empty value counts as a missing key.
 
 use super::shard::{Failure, Shard};
-use client::{Level, Response};
+use client::Level;
+use client::hraftd::{self, Response};
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
@@ -34,9 +35,9 @@ impl Service for Distributor {
             Call::Get { key, names, .. } => self.read(&key, names, request.uri().query()).await,
             Call::Set => {
                 let (key, value) = parse_pair(&body::read(request.body_mut()).await?)?;
-                self.write(&key, client::Request::put(&[(&key, &value)]), request).await
+                self.write(&key, hraftd::Request::put(&[(&key, &value)]), request).await
             }
-            Call::Delete { key } => self.write(&key, client::Request::delete(&key), request).await,
+            Call::Delete { key } => self.write(&key, hraftd::Request::delete(&key), request).await,
         }
     }
 }
@@ -48,7 +49,7 @@ impl Distributor {
     }
 
     async fn read(&self, key: &str, names: Names, query: Option<&str>) -> Result<Answer, Refusal> {
-        let mut asked = client::Request::get(key, Level::Default).map_err(unsendable)?;
+        let mut asked = hraftd::Request::get(key, Level::Default).map_err(unsendable)?;
         if let Some(query) = passed_on(query) {
             asked = asked.with_query(&query).map_err(unsendable)?;
         }
@@ -66,7 +67,7 @@ impl Distributor {
     async fn write(
         &self,
         key: &str,
-        asked: Result<client::Request, client::Error>,
+        asked: Result<hraftd::Request, hraftd::Error>,
         request: &Request<Incoming>,
     ) -> Result<Answer, Refusal> {
         let theirs = request.headers().get("idempotency-key").cloned();
@@ -136,7 +137,7 @@ fn done(response: &Response) -> Result<(), Refusal> {
 }
 
 fn found(key: &str, names: Names, response: &Response) -> Result<Answer, Refusal> {
-    let no_hraftd = |error: client::Error| Refusal::new(StatusCode::BAD_GATEWAY, error.to_string());
+    let no_hraftd = |error: hraftd::Error| Refusal::new(StatusCode::BAD_GATEWAY, error.to_string());
     let value = response.value_of(key).map_err(no_hraftd)?;
     if value.is_empty() && is_missing(response) {
         return Ok(missing(key).into_answer());
@@ -173,7 +174,7 @@ fn stranger(text: &str) -> Refusal {
     Refusal::new(StatusCode::BAD_GATEWAY, format!("{text}; is that the HTTP address of a node?"))
 }
 
-fn unsendable(error: client::Error) -> Refusal {
+fn unsendable(error: hraftd::Error) -> Refusal {
     Refusal::invalid(error.to_string())
 }
 

@@ -8,7 +8,7 @@
 
 use super::verdict::{Verdict, judge};
 use super::view::View;
-use client::{Error, Pool, Request, Response};
+use client::hraftd::{Error, Pool, Request, Response};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -210,7 +210,8 @@ const DOWN_AFTER: Duration = Duration::from_secs(3);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use client::{Level, Member, Status};
+    use client::Level;
+    use client::hraftd::{Member, Status};
     use std::io::{Read, Write};
     use std::net::TcpListener;
 

@@ -13,7 +13,8 @@
 //! | anything else | | it is no hraftd |
 
 use super::view::in_short;
-use client::{Error, Response, header};
+use client::header;
+use client::hraftd::{Error, Response};
 use std::time::Duration;
 
 #[derive(Debug)]

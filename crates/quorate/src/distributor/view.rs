@@ -7,7 +7,7 @@
 //! Not handled: terms, of which hraftd's status says nothing; so of two claims that were found together, as at the
 //! start, the wrong one may be taken for right until the node behind it notices.
 
-use client::{Error, Status};
+use client::hraftd::{Error, Status};
 use std::fmt;
 
 /// The nodes of one shard, by their place on the command line.
@@ -129,7 +129,7 @@ pub fn in_short(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use client::Member;
+    use client::hraftd::Member;
 
     fn view() -> View {
         View::new(&["a:1", "b:1", "c:1"].map(str::to_string))

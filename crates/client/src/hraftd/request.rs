@@ -1,15 +1,13 @@
 //! hraftd's dialect: what requests look like, and what their answers mean.
 
-use crate::{Error, Response, Status};
+use super::{Error, Level, Response, Status};
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fmt::Write;
-use std::str::FromStr;
 
 /// What a path segment may carry as it is (RFC 3986, "unreserved").
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -17,57 +15,6 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 const SHOWN_REASON_CHARS: usize = 500;
-
-/// How fresh a read must be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Level {
-    /// Whatever the node does when not told.
-    #[default]
-    Default,
-    /// What this node has, however old.
-    None,
-    /// What the leader has, unconfirmed.
-    Weak,
-    /// Nothing acknowledged before the read began is missing.
-    Linearizable,
-    /// The same, by an entry in the log.
-    Strong,
-    /// Weak on voters, none on learners.
-    Auto,
-}
-
-impl Level {
-    const ALL: [(Level, &str); 6] = [
-        (Level::Default, "default"),
-        (Level::None, "none"),
-        (Level::Weak, "weak"),
-        (Level::Linearizable, "linearizable"),
-        (Level::Strong, "strong"),
-        (Level::Auto, "auto"),
-    ];
-
-    pub fn name(self) -> &'static str {
-        Level::ALL[self as usize].1
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Level {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Level, String> {
-        let found = Level::ALL.iter().find(|(_, name)| *name == text);
-        found.map(|(level, _)| *level).ok_or_else(|| {
-            let names: Vec<&str> = Level::ALL.iter().map(|(_, name)| *name).collect();
-            format!("there is no read level {text:?}: use one of {}", names.join(", "))
-        })
-    }
-}
 
 /// Ready to be sent, as often as needed: a clone shares its bytes.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 //! Not handled: a limit on connections in use, whoever sends has one on requests; and a kept connection that the other
 //! side closed at the very moment of the next request, which ends as [`Error::Unknown`] as on any other connection.
 
-use crate::{Connection, Error, Request, Response};
+use super::{Connection, Error, Request, Response};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};

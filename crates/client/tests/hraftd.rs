@@ -1,8 +1,9 @@
 //! The client against a small server that speaks hraftd's dialect, and against some that misbehave.
 
 use bytes::Bytes;
+use client::hraftd::{self, Client, Connection, Error, Pool};
 use client::load::{Driver, HttpDriver, Plan};
-use client::{Client, Connection, Error, Level, Method, Pool, load};
+use client::{Level, Method, load};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::HeaderMap;
@@ -185,7 +186,7 @@ async fn a_pool_has_as_many_connections_as_are_in_use_at_once() {
     let store = Store::default();
     let pool = Pool::new(store.clone().serve().await);
     let limit = Duration::from_secs(30);
-    let (put, get) = (client::Request::put(&[("k", "v")]).unwrap(), client::Request::get("k", Level::None).unwrap());
+    let (put, get) = (hraftd::Request::put(&[("k", "v")]).unwrap(), hraftd::Request::get("k", Level::None).unwrap());
     for _ in 0..3 {
         assert_eq!(pool.send(&put, limit).await.unwrap().status, StatusCode::OK);
         assert_eq!(pool.send(&get, limit).await.unwrap().value_of("k").unwrap(), "v");
@@ -194,14 +195,14 @@ async fn a_pool_has_as_many_connections_as_are_in_use_at_once() {
     let both = tokio::join!(pool.send(&put, limit), pool.send(&get, limit));
     assert!(both.0.is_ok() && both.1.is_ok());
     assert_eq!(*store.connections.lock().unwrap(), 2);
-    let refused = pool.send(&client::Request::delete("protected").unwrap(), limit).await.unwrap();
+    let refused = pool.send(&hraftd::Request::delete("protected").unwrap(), limit).await.unwrap();
     assert_eq!((refused.status.as_u16(), refused.reason().as_str()), (503, "no leader: try again"));
 }
 
 #[tokio::test]
 async fn a_pool_waits_no_longer_than_it_may() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let put = client::Request::put(&[("k", "v")]).unwrap();
+    let put = hraftd::Request::put(&[("k", "v")]).unwrap();
     let error = Pool::new(silent.local_addr().unwrap().to_string()).send(&put, Duration::from_millis(50)).await;
     assert!(matches!(error, Err(Error::Unknown { .. })), "{error:?}");
     let error = Pool::new(dead_address().await).send(&put, Duration::from_secs(30)).await;

@@ -5,7 +5,7 @@
 //!
 //! Not handled: pipelining, redirects, informational and streamed answers.
 
-use crate::{DEFAULT_TIME_LIMIT, Error, Level, Request, Status};
+use super::{DEFAULT_TIME_LIMIT, Error, Level, Request, Status};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;

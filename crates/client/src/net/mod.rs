@@ -1,0 +1,9 @@
+//! Getting a request to the cluster: which endpoint is asked, what is asked again, and when it is given up.
+
+mod call;
+mod endpoint;
+mod fleet;
+mod keys;
+
+pub(crate) use call::{Ask, MIN_PAUSE, Opened, Reply, number};
+pub(crate) use fleet::Fleet;
