@@ -257,6 +257,10 @@ impl Refusal {
         serde_json::to_vec(&problem).expect("strings and numbers are always JSON")
     }
 
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     pub fn code(&self) -> &'static str {
         self.code.unwrap_or(code_by_status(self.status))
     }

@@ -16,11 +16,11 @@ pub async fn post<C: Cluster>(request: &mut Request<Incoming>, member: &Member<C
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
-        revision: u64,
+        revision: wire::Number,
     }
     Parameters::parse(request.uri().query(), &[])?;
     let body = body::read(request.body_mut()).await?;
-    let Asked { revision } = wire::parse(&body, r#"{"revision":17}"#)?;
+    let Asked { revision: wire::Number(revision) } = wire::parse(&body, r#"{"revision":17}"#)?;
     let idempotency = idempotency::key_of_all(request, &body)?;
     let outcome = super::act(Action::Compact { revision }, idempotency, member).await;
     let newest = match outcome.map_err(|refusal| name_ends(refusal, member))? {

@@ -9,11 +9,15 @@
 
 mod compact;
 mod keys;
+mod leases;
+mod list;
 mod negotiate;
 mod query;
+mod range;
+mod transaction;
 mod wire;
 
-use super::answer::{self, Answer, Form, Refusal};
+use super::answer::{self, Answer, Done, Form, Refusal};
 use super::cluster::Cluster;
 use super::member::{self, Member};
 use super::path;
@@ -31,6 +35,14 @@ pub const ROUTES: &[Route] = &[
     Route(Verb::Get, "/v1/kv/{key}", To::GetKey),
     Route(Verb::Put, "/v1/kv/{key}", To::PutKey),
     Route(Verb::Delete, "/v1/kv/{key}", To::DeleteKey),
+    Route(Verb::Get, "/v1/kv", To::List),
+    Route(Verb::Delete, "/v1/kv", To::DeleteRange),
+    Route(Verb::Post, "/v1/txn", To::Transact),
+    Route(Verb::Get, "/v1/leases", To::ListLeases),
+    Route(Verb::Post, "/v1/leases", To::GrantLease),
+    Route(Verb::Get, "/v1/leases/{id}", To::GetLease),
+    Route(Verb::Delete, "/v1/leases/{id}", To::RevokeLease),
+    Route(Verb::Post, "/v1/leases/{id}/keepalive", To::KeepLease),
     Route(Verb::Post, "/v1/compact", To::Compact),
     Route(Verb::Get, "/v1/openapi.json", To::Describe),
 ];
@@ -54,6 +66,14 @@ pub enum To {
     GetKey,
     PutKey,
     DeleteKey,
+    List,
+    DeleteRange,
+    Transact,
+    ListLeases,
+    GrantLease,
+    GetLease,
+    RevokeLease,
+    KeepLease,
     Compact,
     Describe,
 }
@@ -107,6 +127,14 @@ impl member::Call for Call {
             To::GetKey => keys::get(self.named, request, member).await,
             To::PutKey => keys::put(self.named, request, member).await,
             To::DeleteKey => keys::delete(self.named, request, member).await,
+            To::List => list::get(request, member).await,
+            To::DeleteRange => list::delete(request, member).await,
+            To::Transact => transaction::post(request, member).await,
+            To::ListLeases => leases::list(request, member).await,
+            To::GrantLease => leases::grant(request, member).await,
+            To::GetLease => leases::get(&self.named, request, member).await,
+            To::RevokeLease => leases::revoke(&self.named, request, member).await,
+            To::KeepLease => leases::keep_alive(&self.named, request, member).await,
             To::Compact => compact::post(request, member).await,
             To::Describe => Ok(answer::json(OPENAPI)),
         };
@@ -158,6 +186,15 @@ async fn act<C: Cluster>(
         StatusCode::NOT_FOUND => refusal.coded("lease_not_found"),
         StatusCode::CONFLICT => refusal.coded("lease_exists"),
         _ => refusal,
+    })
+}
+
+/// Runs what may take long where it keeps no other request waiting.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "a read did not come to its end");
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the read did not come to its end; see the node's log")
+            .done(Done::NotApplied)
     })
 }
 

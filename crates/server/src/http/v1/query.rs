@@ -5,6 +5,7 @@
 use super::super::answer::Refusal;
 use super::super::path;
 use super::super::read::Wish;
+use bytes::Bytes;
 use std::borrow::Cow;
 
 /// What says how fresh a read must be.
@@ -29,6 +30,11 @@ impl<'a> Parameters<'a> {
             given.push((name, decode(value)?));
         }
         Ok(Parameters { given })
+    }
+
+    /// Any bytes.
+    pub fn bytes(&self, name: &str) -> Option<Bytes> {
+        self.value(name).map(Bytes::copy_from_slice)
     }
 
     pub fn text(&self, name: &str) -> Result<Option<&str>, Refusal> {

@@ -6,10 +6,11 @@
 use super::super::answer::Refusal;
 use super::super::json::write_text;
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use bytes::Bytes;
 use kv::KeyValue;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -111,9 +112,31 @@ pub fn key_fields(object: &mut Writer, key: &[u8], found: &KeyValue, with_value:
     object.number("lease", found.lease);
 }
 
-/// At most so many bytes [`write_key`] takes, if most of its text needs no escape.
+/// About as many bytes as [`write_key`] writes.
 pub fn key_size_bytes(key: &[u8], found: &KeyValue) -> usize {
     (key.len() + found.value.len()) / 3 * 4 + 160
+}
+
+/// What a field and its `_base64` say together.
+pub fn either(name: &str, text: Option<String>, base64: Option<String>) -> Result<Option<Bytes>, String> {
+    match (text, base64) {
+        (Some(_), Some(_)) => Err(format!("{name} and {name}_base64 are given; give one of them")),
+        (Some(text), None) => Ok(Some(text.into())),
+        (None, Some(base64)) => match STANDARD.decode(base64) {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(_) => Err(format!("{name}_base64 is no base64, in its standard alphabet and with its padding")),
+        },
+        (None, None) => Ok(None),
+    }
+}
+
+/// For where a token must stand in a query as it is.
+pub fn token(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+pub fn parse_token(token: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(token).ok()
 }
 
 /// The request's body. `example`: what it should look like.
@@ -121,6 +144,23 @@ pub fn parse<T: DeserializeOwned>(body: &[u8], example: &str) -> Result<T, Refus
     serde_json::from_slice(body).map(|Object(parsed)| parsed).map_err(|error| {
         Refusal::invalid(format!("the body must be a JSON object as in {example}; nothing was changed: {error}"))
     })
+}
+
+/// For a field that may be left out, but is no `null`.
+pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// A revision, a lease, a count: none of them is above what fits where numbers are signed.
+#[derive(Clone, Copy)]
+pub struct Number(pub u64);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Number, D::Error> {
+        let number = u64::deserialize(deserializer)?;
+        let fits = number <= i64::MAX as u64;
+        if fits { Ok(Number(number)) } else { Err(de::Error::custom(format!("{number} is above {}", i64::MAX))) }
+    }
 }
 
 /// A struct that is read from an object only. By itself one is read from an array as well.
@@ -147,7 +187,6 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
 
     fn written(key: &[u8], value: &[u8], with_value: bool) -> String {
         let value = Bytes::copy_from_slice(value);
@@ -166,5 +205,18 @@ mod tests {
             format!(r#"{{"key_base64":"/w==","value_base64":"/v8A",{rest}"#)
         );
         assert_eq!(written(b"k", b"v", false), format!(r#"{{"key":"k",{rest}"#));
+    }
+
+    #[test]
+    fn bytes_are_read_in_either_form_and_not_in_both() {
+        let read =
+            |text: Option<&str>, base64: Option<&str>| either("key", text.map(String::from), base64.map(String::from));
+        assert_eq!(read(Some("é"), None), Ok(Some("é".into())));
+        assert_eq!(read(None, Some("/w==")), Ok(Some(Bytes::from_static(b"\xff"))));
+        assert_eq!(read(None, Some("")), Ok(Some(Bytes::new())));
+        assert_eq!(read(None, None), Ok(None));
+        for (text, base64) in [(Some("a"), Some("YQ==")), (None, Some("YQ")), (None, Some("_w==")), (None, Some(" "))] {
+            assert!(read(text, base64).is_err(), "{text:?} {base64:?}");
+        }
     }
 }

@@ -2,6 +2,9 @@
 
 mod compact;
 mod keys;
+mod leases;
+mod list;
+mod transaction;
 
 use super::*;
 
