@@ -1,4 +1,4 @@
-//! Clients that ask one thing after another, and remember what they were told.
+//! Clients of single keys, that ask one thing after another, and remember what they were told.
 //!
 //! Every value is written once. Some writes carry an idempotency key and are tried again, on another host, as long as
 //! their outcome is unknown. Batches tie keys two and two, so that a history can be judged in time.
@@ -156,7 +156,7 @@ impl Clients {
     }
 
     fn read_locally(&mut self, world: &mut World) {
-        let (host, key) = (self.host(world), self.key());
+        let (host, key) = (host_to_ask(&mut self.rng, world), self.key());
         let Some(view) = world.view(host).filter(|_| !world.is_paused(host)) else {
             world.totals.operations_failed += 1;
             return;
@@ -167,14 +167,8 @@ impl Clients {
         world.totals.operations_ok += 1;
     }
 
-    fn host(&mut self, world: &World) -> HostNumber {
-        let hosts = world.hosts();
-        let up: Vec<HostNumber> = hosts.iter().copied().filter(|&host| world.node(host).is_some()).collect();
-        if up.is_empty() || self.rng.chance(50) { *self.rng.pick(&hosts) } else { *self.rng.pick(&up) }
-    }
-
     fn attempt(&mut self, world: &mut World, client: usize) {
-        let host = self.host(world);
+        let host = host_to_ask(&mut self.rng, world);
         let Some(current) = &mut self.clients[client] else { return };
         current.attempts += 1;
         let request = match &current.wants {
@@ -285,6 +279,13 @@ impl Clients {
     }
 }
 
+/// Mostly one that is up.
+pub fn host_to_ask(rng: &mut Rng, world: &World) -> HostNumber {
+    let hosts = world.hosts();
+    let up: Vec<HostNumber> = hosts.iter().copied().filter(|&host| world.node(host).is_some()).collect();
+    if up.is_empty() || rng.chance(50) { *rng.pick(&hosts) } else { *rng.pick(&up) }
+}
+
 fn shows_what_was(model: &Model, view: &View, key: &Bytes) -> Result<(), String> {
     let (index, found) = (view.applied().index, view.get(key).map(|found| found.value));
     let expected = model.at(key, index).map(|version| &version.value);
@@ -295,7 +296,7 @@ fn shows_what_was(model: &Model, view: &View, key: &Bytes) -> Result<(), String>
 }
 
 /// It changes nothing, so it is always known that it changed nothing.
-fn failed_as_a_read(answer: &Answer) -> Result<(), String> {
+pub fn failed_as_a_read(answer: &Answer) -> Result<(), String> {
     match answer {
         Answer::NobodyThere | Answer::Lost => Ok(()),
         Answer::Outcome(Outcome::Failed(failure), _) => match failure {

@@ -3,7 +3,7 @@
 //! Real nodes ([`node::Node`]) on real logs and checkpoints (`storage`, on disks in memory), in a world of which every
 //! part is drawn from a seed: the network's delays, losses and cuts, the disks' pace, crashes that lose what was not
 //! synced, pauses, clocks that run fast or slow, times of day that are anything, members that come and go, and clients
-//! that never stop asking.
+//! that never stop asking: for keys, transactions, leases, pages of the past; and watches of all that changes.
 //!
 //! - [`World`] is that world: hosts, network, time. It goes on by one event at a time, in the order of (time, sequence).
 //! - [`live`] is one life of it: faults first, then everything heals and must go on and agree.
@@ -14,6 +14,7 @@
 //!
 //! Not handled: clients that lose answers on the way (to them it is the same as a time limit), bandwidth, flipped bits.
 
+mod actors;
 pub mod check;
 mod clients;
 mod disk;
@@ -23,6 +24,7 @@ mod network;
 mod totals;
 mod trace;
 mod troubles;
+mod watchers;
 mod world;
 
 pub use life::{Life, Plan, live};

@@ -1,7 +1,9 @@
 //! One life of a cluster: it forms, everything goes wrong, everything heals, and it must go on and agree.
 
+use crate::actors::{ACTOR, Actors};
 use crate::clients::{CLIENT, Clients, GIVE_UP};
 use crate::troubles::Troubles;
+use crate::watchers::{WATCHER, Watchers};
 use crate::world::{self, DISK_ALARM};
 use crate::{Answer, HostNumber, Micros, Notable, SECOND, Sabotage, Totals, Weather, World};
 use base::rng::{Rng, hash};
@@ -20,6 +22,9 @@ const BALLAST_BYTES: usize = 64 << 10;
 /// For a cluster without trouble to form, and for one that healed to be whole again.
 const FORMING_LIMIT: Micros = 120 * SECOND;
 const HEALING_LIMIT: Micros = 120 * SECOND;
+/// For what leaders do by themselves, once nobody asks for anything: the longest lease, the longest that the past is
+/// kept, and some seconds.
+const CHORES_LIMIT: Micros = 25 * SECOND;
 /// Once all is well, on every member.
 const WRITE_LIMIT: Micros = 30 * SECOND;
 
@@ -29,6 +34,8 @@ pub struct Plan {
     pub with_lines: bool,
     /// No node is told the time of day.
     pub no_wall_clocks: bool,
+    /// Nobody asks for more than single keys: no transactions, leases, walks and watches.
+    pub single_keys: bool,
     pub sabotage: Option<Sabotage>,
 }
 
@@ -59,6 +66,8 @@ pub fn live(plan: &Plan) -> Life {
     totals.simulated_seconds = living.world.now() / SECOND;
     totals.elections = living.world.checks.elections();
     totals.members_changed = living.world.checks.model.members_changed;
+    totals.leases_ended = living.world.checks.chores.leases_ended;
+    totals.compactions = living.world.checks.chores.compactions;
     totals.entries_applied = living.world.checks.committed_to();
     let (digest, lines) = (living.world.trace.digest(), living.world.trace.take_lines());
     Life { seed: plan.seed, digest, totals, violations, lines }
@@ -67,6 +76,8 @@ pub fn live(plan: &Plan) -> Life {
 struct Living {
     world: World,
     clients: Clients,
+    actors: Actors,
+    watchers: Watchers,
     troubles: Troubles,
     size: usize,
     /// So many large values lie in the store, so that its checkpoints take several chunks.
@@ -87,6 +98,8 @@ impl Living {
             checkpoint_after_bytes: if small { rng.between(1_000, 20_000) } else { 1 << 20 },
             log_cache_bytes: if small { rng.between(1_000, 20_000) as usize } else { 1 << 20 },
             segment_size_bytes: *rng.pick(&[8 << 10, 32 << 10, 128 << 10]),
+            compact_after_ticks: *rng.pick(&[0, 4, 15]) * TICKS_PER_SECOND,
+            compact_above_bytes: *rng.pick(&[0, 0, 4_000, 40_000]),
             wall_clocks: !plan.no_wall_clocks,
             sabotage: plan.sabotage,
         };
@@ -96,6 +109,8 @@ impl Living {
         Living {
             world: World::new(settings),
             clients: Clients::new(rng.fork(), count as usize, think),
+            actors: Actors::new(rng.fork(), if plan.single_keys { 0 } else { 3 }, SECOND),
+            watchers: Watchers::new(rng.fork(), if plan.single_keys { 0 } else { 2 }),
             troubles: Troubles::new(rng.fork(), size + 2),
             size,
             ballast,
@@ -106,6 +121,8 @@ impl Living {
         self.form();
         self.load_ballast();
         self.clients.begin(&mut self.world);
+        self.actors.begin(&mut self.world);
+        self.watchers.begin(&mut self.world);
         self.troubles.begin(&mut self.world);
         let end = self.world.now() + TROUBLED;
         let very_end = self.world.now() + 5 * TROUBLED;
@@ -158,6 +175,7 @@ impl Living {
     /// Everything is mended, and then every member must serve and all must agree.
     fn heal(&mut self) {
         self.clients.end();
+        self.actors.end();
         self.troubles.end(&mut self.world);
         // A removal that was asked for before may come through only now, and leave too few.
         let is_stuck = |living: &Living| living.troubles.quorum_is_gone(&living.world);
@@ -175,12 +193,29 @@ impl Living {
             return self.world.checks.must("what healed goes on", Err(what));
         }
         self.write_everywhere();
+        let over = self.wait_for(CHORES_LIMIT, Living::chores_are_done);
+        if !over && !self.failed() {
+            let what = format!("not all {} s after the last of them: {}", CHORES_LIMIT / SECOND, self.describe());
+            self.world.checks.must("leases end, and the past is compacted", Err(what));
+        }
         let agreed = self.wait_for(WRITE_LIMIT, Living::all_agree);
         if !agreed && !self.failed() {
             let what = format!("no agreement {} s after the last write: {}", WRITE_LIMIT / SECOND, self.describe());
             self.world.checks.must("all members come to the same state", Err(what));
         }
         self.world.checks.all_is_known();
+        if let Some(leader) = self.world.leader().filter(|_| agreed) {
+            self.watchers.must_have_seen_all(&mut self.world, leader);
+        }
+    }
+
+    /// No lease is left that nobody keeps alive, and no more of the past than allowed.
+    fn chores_are_done(&self) -> bool {
+        let Some(view) = self.world.leader().and_then(|leader| self.world.view(leader)) else { return false };
+        let settings = &self.world.settings;
+        let too_much = settings.compact_above_bytes > 0 && view.past_bytes() > settings.compact_above_bytes;
+        let too_old = settings.compact_after_ticks > 0 && view.compacted() < view.revision();
+        view.lease_count() == 0 && !too_much && !too_old
     }
 
     fn write_everywhere(&mut self) {
@@ -220,7 +255,10 @@ impl Living {
     }
 
     fn is_whole(&self) -> bool {
-        self.clients.are_done() && !self.troubles.members_may_change() && self.members().is_some()
+        self.clients.are_done()
+            && self.actors.are_done()
+            && !self.troubles.members_may_change()
+            && self.members().is_some()
     }
 
     /// The hosts of all members, if every one of them is up, knows its leader and is a voter.
@@ -300,7 +338,12 @@ impl Living {
     fn alarm(&mut self, alarm: u64) {
         match alarm {
             DISK_ALARM.. => self.troubles.alarm(&mut self.world, alarm),
-            GIVE_UP.. => self.clients.give_up(&mut self.world, alarm - GIVE_UP),
+            GIVE_UP.. => {
+                self.clients.give_up(&mut self.world, alarm - GIVE_UP);
+                self.actors.give_up(&mut self.world, alarm - GIVE_UP);
+            }
+            WATCHER.. => self.watchers.wake(&mut self.world, (alarm - WATCHER) as usize),
+            ACTOR.. => self.actors.wake(&mut self.world, (alarm - ACTOR) as usize),
             CLIENT.. => self.clients.wake(&mut self.world, (alarm - CLIENT) as usize),
             _ => self.troubles.alarm(&mut self.world, alarm),
         }
@@ -308,7 +351,8 @@ impl Living {
 
     fn answered(&mut self, question: u64, answer: Answer) {
         if !self.troubles.answered(&mut self.world, question, &answer) {
-            self.clients.answered(&mut self.world, question, answer);
+            self.clients.answered(&mut self.world, question, answer.clone());
+            self.actors.answered(&mut self.world, question, answer);
         }
     }
 }

@@ -44,6 +44,9 @@ pub struct Settings {
     pub checkpoint_after_bytes: u64,
     pub log_cache_bytes: usize,
     pub segment_size_bytes: u64,
+    /// As in [`node::Settings`].
+    pub compact_after_ticks: u64,
+    pub compact_above_bytes: u64,
     /// Without, all nodes are told that there is none.
     pub wall_clocks: bool,
     pub sabotage: Option<Sabotage>,
@@ -61,6 +64,8 @@ impl Settings {
             checkpoint_after_bytes: 1 << 20,
             log_cache_bytes: 1 << 20,
             segment_size_bytes: 64 << 10,
+            compact_after_ticks: 0,
+            compact_above_bytes: 0,
             wall_clocks: true,
             sabotage: None,
         }
@@ -82,6 +87,12 @@ pub enum Sabotage {
     ForgetVote,
     /// A follower's acknowledgements leave before its disk has what they speak of.
     AcknowledgeBeforeDisk,
+    /// All clocks run fast, and the checks do not know it.
+    FastClocks,
+    /// Clients are told the contrary of what became of a transaction's conditions.
+    ContraryAnswers,
+    /// A watch that goes on at another host leaves out a revision.
+    ResumeTooLate,
 }
 
 /// What came of a step that the caller may want to know.
@@ -131,6 +142,8 @@ pub struct World {
     sequence: u64,
     queue: BTreeMap<(Micros, u64), Happening>,
     hosts: BTreeMap<HostNumber, Host>,
+    /// What the fastest clock there is would show, in nanoseconds, and when it was looked at last.
+    fastest: (u64, Micros),
     rng: Rng,
     questions: u64,
 }
@@ -138,9 +151,14 @@ pub struct World {
 impl World {
     pub fn new(settings: Settings) -> World {
         let mut rng = Rng::new(hash(&[settings.seed, WORLD]));
+        let mut checks = Checks::new(settings.sabotage.is_some());
+        // What is compacted for its size may be of any age.
+        if settings.compact_above_bytes == 0 {
+            checks.chores.compact_after = settings.compact_after_ticks * TICK;
+        }
         World {
             network: Network::new(settings.weather.clone(), rng.fork()),
-            checks: Checks::new(settings.sabotage.is_some()),
+            checks,
             totals: Totals::default(),
             trace: Trace::new(settings.with_lines),
             cluster: ClusterId(u128::from(rng.next_u64())),
@@ -148,6 +166,7 @@ impl World {
             sequence: 0,
             queue: BTreeMap::new(),
             hosts: BTreeMap::new(),
+            fastest: (0, 0),
             rng,
             questions: 0,
             settings,
@@ -198,7 +217,7 @@ impl World {
             process: None,
             life: 0,
             paused_until: 0,
-            tick_micros: TICK,
+            tick_micros: self.right_tick(),
             wall_clock: self.odd_wall_clock(),
             disk_slow_until: 0,
             moves: 0,
@@ -267,6 +286,8 @@ impl World {
             seed,
             checkpoint_after_bytes: self.settings.checkpoint_after_bytes,
             log_cache_bytes: self.settings.log_cache_bytes,
+            compact_after_ticks: self.settings.compact_after_ticks,
+            compact_above_bytes: self.settings.compact_above_bytes,
             verbosity: if self.settings.with_lines { Verbosity::Steps } else { Verbosity::Silent },
             ..node::Settings::default()
         };
@@ -412,10 +433,31 @@ impl World {
     }
 
     pub fn set_clock(&mut self, host: HostNumber, per_cent: u64) {
+        self.clock_changes();
+        let right = self.right_tick();
         if let Some(h) = self.hosts.get_mut(&host) {
-            h.tick_micros = TICK * 100 / per_cent.max(1);
+            h.tick_micros = right * 100 / per_cent.max(1);
         }
         self.trace.note(self.now, Some(host), &[7, per_cent], || format!("its clock runs at {per_cent} %"));
+    }
+
+    fn right_tick(&self) -> Micros {
+        if self.settings.sabotage == Some(Sabotage::FastClocks) { TICK / 3 } else { TICK }
+    }
+
+    /// Time goes on for the fastest clock.
+    fn look_at_the_clocks(&mut self) -> Micros {
+        let (shown_nanos, at) = self.fastest;
+        let right = self.right_tick();
+        let tick = self.hosts.values().map(|host| host.tick_micros).min().unwrap_or(right);
+        self.fastest = (shown_nanos + (self.now - at) * 1_000 * right / tick, self.now);
+        self.fastest.0 / 1_000
+    }
+
+    /// A clock will go at another pace. A tick that has begun still ends as it would have.
+    fn clock_changes(&mut self) {
+        self.look_at_the_clocks();
+        self.fastest.0 += 1_000 * TICK;
     }
 
     // The network.
@@ -442,11 +484,12 @@ impl World {
     pub fn heal(&mut self) {
         self.network.heal();
         self.network.weather = Weather { lost: 0, doubled: 0, late: 0, ..self.network.weather.clone() };
-        let now = self.now;
+        self.clock_changes();
+        let (now, right) = (self.now, self.right_tick());
         for host in self.hosts.values_mut() {
             host.paused_until = host.paused_until.min(now);
             host.disk_slow_until = host.disk_slow_until.min(now);
-            host.tick_micros = TICK;
+            host.tick_micros = right;
             host.mend_disk();
         }
         self.trace.note(self.now, None, &[9], || "everything heals".into());
@@ -638,6 +681,7 @@ impl World {
         if let Some(left) = self.pause_left(host) {
             return self.at(left, Happening::Turn { host, life });
         }
+        self.checks.time = self.look_at_the_clocks();
         let Some(process) = self.hosts.get_mut(&host).and_then(|h| h.process.as_mut()) else { return };
         (process.turn_is_due, process.tick_is_due) = (false, false);
         let events = std::mem::take(&mut process.inbox);
@@ -721,7 +765,12 @@ impl World {
         }
     }
 
-    fn reply(&mut self, host: HostNumber, ticket: u64, outcome: Outcome) {
+    fn reply(&mut self, host: HostNumber, ticket: u64, mut outcome: Outcome) {
+        if self.settings.sabotage == Some(Sabotage::ContraryAnswers)
+            && let Outcome::Decided { succeeded, .. } = &mut outcome
+        {
+            *succeeded = !*succeeded;
+        }
         let Some(process) = self.hosts.get_mut(&host).and_then(|h| h.process.as_mut()) else { return };
         let Some(question) = process.asked.remove(&ticket) else {
             let what = format!("h{host} answered ticket {ticket}, which nobody waits for, with {outcome:?}");
@@ -1033,6 +1082,10 @@ fn renumbered(command: &bytes::Bytes) -> Option<bytes::Bytes> {
             let request = RequestId { session, number: number + kv::WINDOW / 2, low_water };
             Some(Command::Write { request, accepted_ms, idempotency, operations }.encode())
         }
-        Command::Register { .. } | Command::Act { .. } => None,
+        Command::Act { request: Some(request), accepted_ms, idempotency, action } => {
+            let request = RequestId { number: request.number + kv::WINDOW / 2, ..request };
+            Some(Command::Act { request: Some(request), accepted_ms, idempotency, action }.encode())
+        }
+        Command::Register { .. } | Command::Act { request: None, .. } => None,
     }
 }

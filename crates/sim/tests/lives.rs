@@ -51,6 +51,20 @@ fn three_hundred_lives() {
         (totals.reads_weak, "weak reads"),
         (totals.operations_unknown, "unknown outcomes"),
         (totals.retries, "retries"),
+        (totals.transactions_succeeded, "transactions whose conditions hold"),
+        (totals.transactions_failed, "transactions whose conditions do not hold"),
+        (totals.results_seen, "results of a transaction's steps"),
+        (totals.leases_granted, "leases"),
+        (totals.leases_kept_alive, "leases kept alive"),
+        (totals.leases_revoked, "leases revoked"),
+        (totals.leases_ended, "leases that end by themselves"),
+        (totals.compactions_asked, "compactions that clients ask for"),
+        (totals.compactions, "compactions by the leader"),
+        (totals.past_walks, "walks through pages of the past"),
+        (totals.past_out_of_reach, "reads of revisions that are not there"),
+        (totals.watched, "watched changes"),
+        (totals.watches_resumed, "watches that change hosts"),
+        (totals.watches_compacted, "watches told of a compaction"),
     ] {
         assert!(count >= LIVES / 4, "only {count} {what} in {LIVES} lives");
     }
@@ -87,8 +101,12 @@ fn the_time_of_day_touches_nothing() {
 /// A net that catches nothing would let every life pass. Each bug is put in, and found within a few lives by what
 /// looks at logs, states and answers; the checks that look at disks, which would see some at once, are left out.
 fn is_found_within(lives: u64, sabotage: Sabotage, by: &[&str]) {
+    is_found_in(Plan { sabotage: Some(sabotage), ..Plan::default() }, lives, by);
+}
+
+fn is_found_in(plan: Plan, lives: u64, by: &[&str]) {
     for seed in 1..=lives {
-        let life = live(&Plan { seed, sabotage: Some(sabotage), ..Plan::default() });
+        let life = live(&Plan { seed, ..plan });
         match life.violations.first() {
             Some(found) if by.iter().any(|property| found.starts_with(property)) => return,
             // A node that lost what it promised may also be stuck for good, which proves less.
@@ -97,7 +115,7 @@ fn is_found_within(lives: u64, sabotage: Sabotage, by: &[&str]) {
             None => {}
         }
     }
-    panic!("{lives} lives did not show {sabotage:?}");
+    panic!("{lives} lives did not show {:?}", plan.sabotage);
 }
 
 #[test]
@@ -111,7 +129,9 @@ fn a_log_that_does_not_sync_is_found() {
 
 #[test]
 fn reads_without_a_question_to_a_quorum_are_found() {
-    is_found_within(5, Sabotage::ReadWithoutRound, &["linearizability"]);
+    let plan = Plan { sabotage: Some(Sabotage::ReadWithoutRound), single_keys: true, ..Plan::default() };
+    is_found_in(plan, 5, &["linearizability"]);
+    is_found_within(5, Sabotage::ReadWithoutRound, &["linearizability", "a read shows what was acknowledged before"]);
 }
 
 #[test]
@@ -132,5 +152,24 @@ fn a_vote_that_is_forgotten_is_found() {
 
 #[test]
 fn an_acknowledgement_before_the_disk_has_it_is_found() {
-    is_found_within(100, Sabotage::AcknowledgeBeforeDisk, &["leader completeness", "state machine safety"]);
+    is_found_within(
+        100,
+        Sabotage::AcknowledgeBeforeDisk,
+        &["leader completeness", "state machine safety", "election safety"],
+    );
+}
+
+#[test]
+fn clocks_that_run_fast_end_leases_early_and_are_found() {
+    is_found_within(5, Sabotage::FastClocks, &["nothing ends before its time"]);
+}
+
+#[test]
+fn a_transaction_that_is_answered_otherwise_than_it_went_is_found() {
+    is_found_within(5, Sabotage::ContraryAnswers, &["an action is answered as the log says"]);
+}
+
+#[test]
+fn a_watch_that_misses_a_revision_when_it_changes_hosts_is_found() {
+    is_found_within(5, Sabotage::ResumeTooLate, &["a watch sees every revision once"]);
 }

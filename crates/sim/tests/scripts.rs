@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use goldenscript::{Command, Context, Runner};
-use kv::{IdempotencyKey, Operation, fingerprint};
+use kv::{Action, Compare, IdempotencyKey, KeyRange, Operation, Relation, Step, Target, Transaction, fingerprint};
 use node::{Failure, Outcome, ReadLevel, Request, TICKS_PER_SECOND};
 use sim::{Answer, HostNumber, Notable, SECOND, Settings, World};
 use std::collections::BTreeMap;
@@ -26,17 +26,23 @@ scripts! {
     a_cluster_of_three
     answer_to_an_earlier_life
     bytes_that_never_reached_the_disk
+    compaction_of_what_is_old
+    compaction_of_what_is_too_much
     deposed_leader_serves_no_read
     duplicate_requests
     hung_disk_gives_way
     join_to_nowhere
+    keep_alive_overtakes_the_end_of_a_lease
     leader_removes_itself
+    lease_ends_after_the_death_of_its_leader
+    lease_outlives_its_leaders
     read_before_a_commit_in_the_term
     reads_of_every_level
     removed_server_does_not_disturb
     replacing_one_of_two
     snapshot_races_apply
     sole_voter_with_a_learner_restarts
+    watch_goes_on_at_another_host
     wiped_node_under_its_old_id
 }
 
@@ -51,11 +57,19 @@ struct Script {
     sent: Vec<(String, u64)>,
     /// Every value is written once: the model relies on it.
     filled: u64,
+    /// What each watch wants next.
+    watches: BTreeMap<String, u64>,
 }
 
 impl Script {
     fn new() -> Script {
-        Script { world: World::new(Settings::quiet()), answers: BTreeMap::new(), sent: Vec::new(), filled: 0 }
+        Script {
+            world: World::new(Settings::quiet()),
+            answers: BTreeMap::new(),
+            sent: Vec::new(),
+            filled: 0,
+            watches: BTreeMap::new(),
+        }
     }
 
     fn step(&mut self, until: u64) -> bool {
@@ -150,6 +164,43 @@ impl Script {
         output
     }
 
+    /// Runs until the host shows no such key any more.
+    fn wait_for_the_end(&mut self, host: HostNumber, key: &str) -> Result<u64, Box<dyn Error>> {
+        let begun = self.world.now();
+        while self.world.view(host).is_none_or(|view| view.get(key.as_bytes()).is_some()) {
+            if !self.step(begun + PATIENCE) {
+                return Err("it is still there".into());
+            }
+        }
+        Ok(self.world.now() - begun)
+    }
+
+    /// What the watch has not seen of what the host shows.
+    fn watch(&mut self, name: &str, host: HostNumber) -> Result<String, Box<dyn Error>> {
+        let view = self.world.view(host).ok_or("it shows nothing")?;
+        let next = self.watches.entry(name.to_owned()).or_insert(1);
+        let changes = match view.changes(*next, KeyRange::all(), false) {
+            Ok(changes) => changes,
+            Err(why) => {
+                *next = view.compacted();
+                return Ok(format!("{why}\n"));
+            }
+        };
+        let mut output = String::new();
+        for revision in changes {
+            assert_eq!(revision.revision, *next);
+            *next += 1;
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let change = |change: kv::Change| match change.now {
+                Some(now) => format!("{}={}", text(&change.key), text(&now.value)),
+                None => format!("{} gone", text(&change.key)),
+            };
+            let changes: Vec<String> = revision.changes.into_iter().map(change).collect();
+            let _ = writeln!(output, "{}: {}", revision.revision, changes.join(", "));
+        }
+        if output.is_empty() { Ok("nothing new\n".into()) } else { Ok(output) }
+    }
+
     /// Do all voters that are up hold the same?
     fn agree(&mut self) -> Result<String, Box<dyn Error>> {
         let mut states = Vec::new();
@@ -193,6 +244,10 @@ impl Runner for Script {
                     match key {
                         "checkpoint_after_bytes" => settings.checkpoint_after_bytes = value.parse()?,
                         "log_cache_bytes" => settings.log_cache_bytes = value.parse()?,
+                        "compact_after_seconds" => {
+                            settings.compact_after_ticks = value.parse::<u64>()? * TICKS_PER_SECOND;
+                        }
+                        "compact_above_bytes" => settings.compact_above_bytes = value.parse()?,
                         other => return Err(format!("no such setting: {other}").into()),
                     }
                 }
@@ -220,6 +275,75 @@ impl Runner for Script {
                 }
                 let question = self.world.ask(number(0)?, LIMIT_TICKS, request);
                 self.sent.push(("the write".into(), question));
+            }
+            "grant" | "keep-alive" | "revoke" | "compact" | "send-keep-alive" => {
+                let n = number(1)? as u64;
+                let action = match command.name.as_str() {
+                    "grant" => Action::Grant { lease: n, ttl_seconds: number(2)? as u64 },
+                    "revoke" => Action::Revoke { lease: n },
+                    "compact" => Action::Compact { revision: n },
+                    _ => Action::KeepAlive { lease: n },
+                };
+                let request = Request::Act { action, idempotency: None };
+                if command.name != "send-keep-alive" {
+                    return line(self.ask(number(0)?, request));
+                }
+                let question = self.world.ask(number(0)?, LIMIT_TICKS, request);
+                self.sent.push(("the keep-alive".into(), question));
+            }
+            "put-leased" => {
+                let lease = number(1)? as u64;
+                let copy = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+                let put = |(key, value): &(&str, &str)| Step::Put {
+                    key: copy(key),
+                    value: copy(value),
+                    lease,
+                    previous: false,
+                };
+                let transaction = Transaction { success: pairs.iter().map(put).collect(), ..Transaction::default() };
+                let action = Action::Transaction(transaction);
+                return line(self.ask(number(0)?, Request::Act { action, idempotency: None }));
+            }
+            "put-if-version" => {
+                let (key, value) = *pairs.first().ok_or("a key is missing")?;
+                let key = Bytes::copy_from_slice(key.as_bytes());
+                let compare = Compare {
+                    keys: KeyRange::single(key.clone()),
+                    relation: Relation::Equal,
+                    target: Target::Version(number(1)? as u64),
+                };
+                let value = Bytes::copy_from_slice(value.as_bytes());
+                let put = Step::Put { key, value, lease: 0, previous: false };
+                let transaction = Transaction { compares: vec![compare], success: vec![put], ..Transaction::default() };
+                let action = Action::Transaction(transaction);
+                return line(self.ask(number(0)?, Request::Act { action, idempotency: None }));
+            }
+            "lease" => return line(self.ask(number(0)?, Request::LeaseTime { lease: number(1)? as u64 })),
+            "wait-for-the-end" => {
+                let micros = self.wait_for_the_end(number(0)?, words[1])?;
+                return line(format!("after {:.1} s", micros as f64 / SECOND as f64));
+            }
+            "watch" => return self.watch(words[0], number(1)?),
+            "past" => {
+                let view = self.world.view(number(0)?).ok_or("it shows nothing")?;
+                let kept = format!("revisions {} to {} can be read", view.compacted(), view.revision());
+                return line(kept);
+            }
+            "past-is-at-most" => {
+                let (view, most) = (self.world.view(number(0)?).ok_or("it shows nothing")?, number(1)? as u64);
+                let is_so = view.past_bytes() <= most;
+                return line(if is_so { "yes".into() } else { format!("{} bytes", view.past_bytes()) });
+            }
+            "peek-at" => {
+                let view = self.world.view(number(0)?).ok_or("it shows nothing")?;
+                return match view.at(number(1)? as u64) {
+                    Ok(picture) => line(value(&picture, words[2])),
+                    Err(why) => line(why.to_string()),
+                };
+            }
+            "applied" => {
+                let view = self.world.view(number(0)?).ok_or("it shows nothing")?;
+                return line(format!("entry {}", view.applied().index));
             }
             "fill" => {
                 for n in 0..number(1)? {
@@ -276,6 +400,12 @@ impl Runner for Script {
                 return line(format!("h{host}"));
             }
             "crash" => self.world.crash(number(0)?),
+            "crash-leader" => {
+                let leader = self.world.leader().ok_or("nobody leads")?;
+                self.world.crash(leader);
+                return line(format!("h{leader} crashed"));
+            }
+            "start-all" => self.world.hosts().into_iter().for_each(|host| self.world.start(host, false)),
             "power-cut" => self.world.hosts().into_iter().for_each(|host| self.world.crash(host)),
             "start" => self.world.start(number(0)?, false),
             "wipe" => {
@@ -319,7 +449,7 @@ fn level(pairs: &[(&str, &str)]) -> Result<ReadLevel, String> {
     }
 }
 
-fn value(view: &kv::View, key: &str) -> String {
+fn value(view: &kv::Picture, key: &str) -> String {
     match view.get(key.as_bytes()) {
         Some(found) => format!("{} (version {})", String::from_utf8_lossy(&found.value), found.version),
         None => "no such key".into(),
@@ -329,6 +459,13 @@ fn value(view: &kv::View, key: &str) -> String {
 fn told(answer: &Answer) -> String {
     match answer {
         Answer::Outcome(Outcome::Written { revision, .. }, _) => format!("revision {revision}"),
+        Answer::Outcome(Outcome::Decided { succeeded, revision, changed, .. }, _) => {
+            let held = if *succeeded { "held" } else { "did not hold" };
+            format!("the conditions {held}, revision {revision}, {changed} changed")
+        }
+        Answer::Outcome(Outcome::Granted { lease, ttl_seconds }, _) => format!("lease {lease} of {ttl_seconds} s"),
+        Answer::Outcome(Outcome::LeaseTime { remaining_ms: Some(ms) }, _) => format!("{ms} ms are left"),
+        Answer::Outcome(Outcome::LeaseTime { remaining_ms: None }, _) => "no such lease".into(),
         Answer::Outcome(Outcome::Readable, _) => "readable".into(),
         Answer::Outcome(Outcome::Done, _) => "done".into(),
         Answer::Outcome(Outcome::Failed(failure), _) => match failure {

@@ -1,40 +1,60 @@
-//! The store holds what the model holds, key by key, with its revisions; and when the last write was accepted.
+//! The store holds what the model holds: every key with its revisions, every lease with its keys, how far the past is
+//! compacted, and when the last write was accepted.
 
-use super::Model;
-use kv::View;
+use super::model::{Held, key_value};
+use super::{Model, past};
+use base::Index;
+use bytes::Bytes;
+use kv::{KeyRange, Lease, Query, View};
+use std::fmt::{Debug, Display};
+
+/// Looking at all of the past each time would take too long.
+const PAST_IS_LOOKED_AT: Index = 8;
 
 pub fn contents(model: &Model, view: &View) -> Result<(), String> {
     let index = view.applied().index;
     let mut there = 0;
     for key in model.keys() {
-        let expected = model.at(key, index);
+        let expected = model.at(key, index).map(key_value);
         let found = view.get(key);
         there += u64::from(found.is_some());
-        let same = match (&expected, &found) {
-            (None, None) => true,
-            (Some(e), Some(f)) => {
-                (&e.value, e.create_revision, e.mod_revision, e.version)
-                    == (&f.value, f.create_revision, f.mod_revision, f.version)
-            }
-            _ => false,
-        };
-        if !same {
-            return Err(format!("after entry {index}, {key:?} is {found:?} instead of {expected:?}"));
-        }
+        same(index, || format!("{key:?}"), &found, &expected)?;
     }
-    if there != view.len() {
-        return Err(format!("after entry {index} it has {} keys instead of {there}", view.len()));
-    }
-    let revision = model.revision_at(index);
-    if revision != view.revision() {
-        return Err(format!("after entry {index} its revision is {} instead of {revision}", view.revision()));
-    }
-    let accepted_ms = model.accepted_ms_at(index);
-    if accepted_ms != view.accepted_ms() {
-        return Err(format!(
-            "after entry {index} its last write was accepted at {} instead of {accepted_ms}",
-            view.accepted_ms()
-        ));
+    same(index, || "number of keys", &view.len(), &there)?;
+    same(index, || "revision", &view.revision(), &model.revision_at(index))?;
+    same(index, || "oldest revision", &view.compacted(), &model.compacted_at(index))?;
+    same(index, || "time of the last write", &view.accepted_ms(), &model.accepted_ms_at(index))?;
+    leases(model, view, index)?;
+    if index.is_multiple_of(PAST_IS_LOOKED_AT) {
+        let (oldest, newest) = (model.compacted_at(index), model.revision_at(index));
+        let revision = oldest + (index / PAST_IS_LOOKED_AT * 7) % (newest - oldest + 1);
+        past::page_at(model, view, revision, &Query { count: true, ..Query::new(KeyRange::all()) })?;
     }
     Ok(())
+}
+
+fn leases(model: &Model, view: &View, index: Index) -> Result<(), String> {
+    let expected = model.leases_at(index);
+    let found: Vec<Lease> = view.leases(0).collect();
+    same(index, || "number of leases", &view.lease_count(), &(expected.len() as u64))?;
+    let lease = |(&id, held): (&u64, &Held)| Lease { id, ttl_seconds: held.ttl_seconds, since: held.since };
+    same(index, || "leases", &found, &expected.iter().map(lease).collect())?;
+    for id in expected.into_keys() {
+        let keys: Vec<Bytes> = view.lease_keys(id, b"").collect();
+        let is_of_it = |key: &&Bytes| model.at(key, index).is_some_and(|version| version.lease == id);
+        same(index, || format!("keys of lease {id}"), &keys, &model.keys().filter(is_of_it).cloned().collect())?;
+    }
+    Ok(())
+}
+
+fn same<T: PartialEq + Debug, W: Display>(
+    index: Index,
+    what: impl FnOnce() -> W,
+    found: &T,
+    expected: &T,
+) -> Result<(), String> {
+    match found == expected {
+        true => Ok(()),
+        false => Err(format!("after entry {index}: {} is {found:?} instead of {expected:?}", what())),
+    }
 }

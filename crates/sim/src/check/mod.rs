@@ -4,6 +4,8 @@
 //! and answer; nothing of what they think. The model that judges contents shares no rule with the store.
 
 mod acknowledged;
+mod answers;
+mod chores;
 mod contents;
 mod durable_log;
 mod election_safety;
@@ -13,18 +15,22 @@ mod local_reads;
 mod log_matching;
 mod model;
 mod own_disk_first;
+mod past;
 mod shadow;
 mod state_hashes;
 mod state_machine_safety;
 mod weak_reads;
 
 pub use acknowledged::Acknowledged;
+pub use answers::{answer, in_the_log};
 pub use linearizable::{Judgement, judge};
-pub use model::Model;
+pub use model::{Model, NAME};
+pub use past::{change, in_reach, out_of_reach, page_at};
 pub use weak_reads::weak_read;
 
-use crate::HostNumber;
+use crate::{HostNumber, Micros};
 use base::{Index, Position, Term};
+use chores::Chores;
 use durable_log::durable_log;
 use election_safety::ElectionSafety;
 use kv::View;
@@ -51,7 +57,10 @@ pub struct Checks {
     state_hashes: StateHashes,
     local_reads: LocalReads,
     pub acknowledged: Acknowledged,
+    pub chores: Chores,
     pub model: Model,
+    /// Now, by the fastest clock of the world.
+    pub time: Micros,
 }
 
 /// What the checks know of a host.
@@ -124,6 +133,9 @@ impl Checks {
     }
 
     pub fn asked_to_write(&mut self, host: HostNumber, id: WriteId, write: &LogWrite) {
+        for entry in write.groups.iter().flat_map(|group| &group.entries) {
+            self.chores.written(entry.position, self.time);
+        }
         self.hosts.entry(host).or_default().shadow.write(id, write);
     }
 
@@ -162,7 +174,7 @@ impl Checks {
         if watched.shadow.written.start > before {
             before = watched.shadow.written.start;
         }
-        let (mut found, mut effects) = (Vec::new(), Vec::new());
+        let (mut found, mut effects, mut chores) = (Vec::new(), Vec::new(), Vec::new());
         for index in before.index + 1..=applied.index {
             let Some(entry) = watched.shadow.written.entry(index) else {
                 found.push(Err(format!("entry {index} was applied, but it is not in the log")));
@@ -175,7 +187,14 @@ impl Checks {
                 found.push(self.committed.same(entry));
             } else {
                 found.push(self.committed.next(entry.clone(), term));
-                effects.push(self.model.apply(entry));
+                self.chores.applied(index, self.time);
+                match self.model.apply(entry) {
+                    Ok(done) => {
+                        let index_of = |revision| self.model.index_of(revision);
+                        chores.extend(done.iter().map(|chore| self.chores.done(entry.position, chore, index_of)));
+                    }
+                    Err(what) => effects.push(Err(what)),
+                }
             }
         }
         for result in found {
@@ -183,6 +202,9 @@ impl Checks {
         }
         for result in effects {
             self.must("no write takes effect twice (Raft paper, 8)", result);
+        }
+        for result in chores {
+            self.must("nothing ends before its time", result);
         }
     }
 
