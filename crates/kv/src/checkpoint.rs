@@ -79,6 +79,10 @@ impl Frozen {
         self.view.state_hash()
     }
 
+    pub fn revision(&self) -> u64 {
+        self.view.revision()
+    }
+
     pub fn configuration(&self) -> &Bytes {
         &self.configuration
     }

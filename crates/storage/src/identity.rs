@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) const FILE: &str = "identity";
-const LOCK_FILE: &str = "lock";
+pub const LOCK_FILE: &str = "lock";
 pub(crate) const NAME_FILE: &str = "name";
 const LONGEST_NAME_BYTES: usize = 255;
 const FORMAT: Format = Format { magic: *b"QRTIDENT", version: 1 };

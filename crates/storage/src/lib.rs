@@ -7,6 +7,7 @@
 //! Not handled: repair. A damaged file stops the node with one line that names the file, the offset and the word
 //! `damaged` ([`StorageError::Damaged`]).
 
+pub mod backup;
 pub mod checkpoint;
 pub mod engine;
 mod error;
