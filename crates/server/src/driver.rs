@@ -11,6 +11,7 @@ use crate::handle::{Handle, Phase, unix_ms};
 use crate::inbox::Input;
 use crate::notices;
 use crate::peer::Peers;
+use crate::watch;
 use base::NodeId;
 use node::{Effect, Event, Message, Node, Outcome, Request, Status, TICKS_PER_SECOND, Ticket};
 use std::collections::{BTreeMap, HashMap};
@@ -126,7 +127,7 @@ impl Running {
             Effect::PublishView { group: base::FIRST_GROUP, view, known_commit } => {
                 let shared = driver.handle.shared();
                 shared.known_commit.store(known_commit, Ordering::Relaxed);
-                shared.view.store(Some(Arc::new(view)));
+                shared.hub.publish(view);
             }
             Effect::PublishView { .. } => {}
             Effect::PublishStatus(status) => self.publish_status(status),
@@ -174,6 +175,10 @@ impl Running {
             driver.background.ask(background::Job::RememberRemoval { reason: reason.clone() });
             driver.peers.close();
         }
+        driver.handle.shared().hub.end(match &phase {
+            Phase::Removed(reason) => watch::End::Removed(reason.clone()),
+            _ => watch::End::Stopping,
+        });
         driver.handle.shared().phase.send_replace(phase);
         let not_begun = driver.handle.shared().inbox.close();
         for input in not_begun {

@@ -54,6 +54,14 @@ impl Folder {
         self.stored().clone()
     }
 
+    /// Whether nothing was ever kept here.
+    pub fn is_empty(&self) -> Result<bool, StorageError> {
+        let names = self.files.list(&self.path);
+        let names = names
+            .map_err(|source| StorageError::Io { what: format!("cannot list {}", self.path.display()), source })?;
+        Ok(names.iter().all(|name| name == identity::LOCK_FILE))
+    }
+
     /// Shows the node's name in a file of its own, and says what it is: what the identity says, or else the file, or
     /// else `drawn`. The file is there first, so a process that dies in between has told nobody another name.
     pub fn keep_name(&self, drawn: &str) -> Result<String, StorageError> {

@@ -3,12 +3,13 @@
 //! Requests go through the node's inbox; the state for local reads, the node's view of the cluster and its phase are
 //! published values that are read without asking anybody.
 //!
-//! Not handled: waiting for news; who wants to know more asks again, as only the phase can be waited for.
+//! Not handled: waiting for news of anything but keys ([`crate::watch`]) and the phase; who wants to know more asks again.
 
 use crate::address;
 use crate::inbox::{Inbox, Refused};
 use crate::leader::{Leader, Leadership};
-use arc_swap::{ArcSwap, ArcSwapOption};
+use crate::watch::Hub;
+use arc_swap::ArcSwap;
 use base::{ClusterId, Incarnation, Index, NodeId};
 use node::{Failure, Outcome, Request, Role, Status};
 use std::sync::Arc;
@@ -74,7 +75,7 @@ impl Handle {
 
     /// The newest state that this node has applied, for local reads. `None` until the node runs.
     pub fn view(&self) -> Option<kv::View> {
-        self.shared.view.load().as_deref().cloned()
+        self.shared.hub.view()
     }
 
     /// The highest index that this node knows, or was told by a leader, to be committed. If [`Handle::view`] is older, it
@@ -91,6 +92,11 @@ impl Handle {
     /// Who leads, as far as this node knows.
     pub fn leader(&self) -> Option<Arc<Leader>> {
         self.shared.leadership.leader()
+    }
+
+    /// Where the clients of a member reach it, as far as it told.
+    pub fn url(&self, member: NodeId) -> Option<String> {
+        self.shared.leadership.url(member)
     }
 
     /// The time since the last contact with the leader, which is none for the leader itself: it steps down when it
@@ -136,11 +142,16 @@ impl Handle {
         found.unwrap_or(Phase::Stopping)
     }
 
+    /// For whoever wants to know of every change of that view.
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.shared.hub
+    }
+
     pub(crate) fn new(identity: Identity) -> Handle {
         Handle {
             shared: Arc::new(Shared {
                 inbox: Inbox::default(),
-                view: ArcSwapOption::empty(),
+                hub: Arc::default(),
                 known_commit: AtomicU64::new(0),
                 status: ArcSwap::default(),
                 leadership: Leadership::default(),
@@ -180,7 +191,8 @@ impl Handle {
 /// The published values and the inbox: what the node's thread and everybody else have in common.
 pub(crate) struct Shared {
     pub inbox: Inbox,
-    pub view: ArcSwapOption<kv::View>,
+    /// Has the published view.
+    pub hub: Arc<Hub>,
     pub known_commit: AtomicU64,
     pub status: ArcSwap<Status>,
     pub leadership: Leadership,
@@ -236,7 +248,7 @@ mod tests {
         let write = Command::Write { request, accepted_ms, idempotency: None, operations: Vec::new() };
         store.apply(Position { index: 1, term: 1 }, &write);
         handle.shared.known_commit.store(known_commit, Ordering::Relaxed);
-        handle.shared.view.store(Some(Arc::new(store.view())));
+        handle.shared.hub.publish(store.view());
     }
 
     #[test]

@@ -102,6 +102,12 @@ impl Leadership {
         self.leader.load_full()
     }
 
+    /// Where the clients of a member reach it.
+    pub fn url(&self, member: NodeId) -> Option<String> {
+        let book = self.book();
+        if member == book.status.node { Some(book.own_url.clone()) } else { book.urls.get(&member).cloned() }
+    }
+
     /// Since the last contact of a node that does not lead itself. `None`: there was none in this life.
     pub fn contact_age(&self) -> Option<Duration> {
         let contact = self.contact.load(Ordering::Relaxed).checked_sub(1)?;

@@ -9,6 +9,7 @@
 
 mod address;
 mod background;
+mod backup;
 mod config;
 mod disk;
 mod driver;
@@ -24,7 +25,9 @@ mod listen;
 mod logs;
 mod notices;
 mod peer;
+pub mod restore;
 mod start;
+pub mod watch;
 mod worker;
 
 pub use config::{Begin, Compaction, Config, Join, Name, Persistence, Words};

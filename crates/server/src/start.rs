@@ -37,7 +37,7 @@ use tokio::time::{sleep, timeout};
 
 /// Why a node did not start: one line for the person who started it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StartError(String);
+pub struct StartError(pub(crate) String);
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -233,6 +233,8 @@ impl Server {
             }
             serves
         });
+        // A watch would never end by itself.
+        self.handle.hub().end(crate::watch::End::Stopping);
         self.http.close();
         self.closing.send_replace(true);
         self.handle.shared().inbox.event(Event::Drain);
@@ -438,7 +440,7 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
 }
 
 /// Of the system's randomness, for what has to be unique in the world.
-fn random() -> Result<u64, StartError> {
+pub(crate) fn random() -> Result<u64, StartError> {
     Ok(getrandom::u64().map_err(|error| Context { what: "no randomness from the system", error })?)
 }
 

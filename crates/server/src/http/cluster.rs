@@ -1,7 +1,9 @@
 //! What HTTP needs of a node: the little window through which every dialect looks inward.
 
-use crate::handle::{Handle, Identity};
+use crate::handle::{Handle, Identity, Phase};
 use crate::leader::Leader;
+use crate::watch::Hub;
+use base::{Index, NodeId};
 use kv::View;
 use node::{Failure, Outcome, Request, Status};
 use std::sync::Arc;
@@ -28,6 +30,17 @@ pub trait Cluster: Send + Sync + 'static {
     /// leader. `strict`: unless all that is known to be committed is applied, also at least the age of the newest write
     /// that is. `None`: this node can't tell.
     fn age(&self, strict: bool) -> Option<Duration>;
+
+    /// For whoever wants to know of every change of [`Cluster::view`].
+    fn hub(&self) -> &Arc<Hub>;
+
+    fn phase(&self) -> Phase;
+
+    /// The highest index that this node knows to be committed.
+    fn known_commit(&self) -> Index;
+
+    /// Where the clients of a member reach it, as far as this node knows.
+    fn url(&self, member: NodeId) -> Option<String>;
 }
 
 impl Cluster for Handle {
@@ -58,5 +71,21 @@ impl Cluster for Handle {
 
     fn age(&self, strict: bool) -> Option<Duration> {
         self.data_age(strict)
+    }
+
+    fn hub(&self) -> &Arc<Hub> {
+        Handle::hub(self)
+    }
+
+    fn phase(&self) -> Phase {
+        Handle::phase(self)
+    }
+
+    fn known_commit(&self) -> Index {
+        Handle::known_commit(self)
+    }
+
+    fn url(&self, member: NodeId) -> Option<String> {
+        Handle::url(self, member)
     }
 }

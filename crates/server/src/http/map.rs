@@ -1,9 +1,10 @@
 //! A cluster that is a store and nothing else, for tests and fuzzing.
 
 use super::cluster::Cluster;
-use crate::handle::Identity;
+use crate::handle::{Identity, Phase};
 use crate::leader::Leader;
-use base::Position;
+use crate::watch::Hub;
+use base::{Index, NodeId, Position};
 use bytes::Bytes;
 use kv::{Action, Answer, Command, IdempotencyKey, Operation, RequestId, SessionId, Store, View};
 use node::{Failure, Outcome, ReadLevel, Status};
@@ -13,6 +14,8 @@ use std::time::Duration;
 
 pub struct Map {
     pub store: Mutex<Store>,
+    pub hub: Arc<Hub>,
+    pub phase: Mutex<Phase>,
     pub asked: Mutex<Vec<Asked>>,
     /// Of the last request.
     pub limit: Mutex<Duration>,
@@ -35,8 +38,12 @@ impl Default for Map {
         };
         let mut store = Store::new();
         store.apply(Position { index: 1, term: 1 }, &Command::Register { session: SESSION });
+        let hub = Arc::new(Hub::default());
+        hub.publish(store.view());
         Map {
             store: Mutex::new(store),
+            hub,
+            phase: Mutex::new(Phase::Running),
             asked: Mutex::default(),
             limit: Mutex::default(),
             failure: Mutex::default(),
@@ -79,6 +86,7 @@ impl Map {
             return Outcome::Failed(Failure::Invalid(over.to_string()));
         }
         let (answer, results) = store.apply_for(Position { index, term: 1 }, &command);
+        self.hub.publish(store.view());
         let failed = |failure: fn(String) -> Failure, why: kv::Refusal| Outcome::Failed(failure(format!("{why:?}")));
         match answer {
             Answer::Done { revision, changed } => Outcome::Written { revision, changed },
@@ -148,6 +156,22 @@ impl Cluster for Map {
 
     fn age(&self, strict: bool) -> Option<Duration> {
         self.ages.lock().unwrap()[usize::from(strict)]
+    }
+
+    fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    fn phase(&self) -> Phase {
+        self.phase.lock().unwrap().clone()
+    }
+
+    fn known_commit(&self) -> Index {
+        self.store.lock().unwrap().applied().index
+    }
+
+    fn url(&self, member: NodeId) -> Option<String> {
+        (member == 1).then(|| "http://there:2".into())
     }
 }
 

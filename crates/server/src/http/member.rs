@@ -18,7 +18,9 @@ use node::{Outcome, Role};
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -115,6 +117,8 @@ pub trait Call: Sized + Send {
 pub struct Member<C = Handle> {
     pub(super) cluster: C,
     pub(super) settings: Settings,
+    /// A backup that is being sent keeps what it has to send, whatever becomes of it meanwhile.
+    pub(super) backups: Arc<Semaphore>,
 }
 
 impl<C: Cluster> Service for Member<C> {
@@ -145,7 +149,7 @@ impl<C: Cluster> Service for Member<C> {
 
 impl<C: Cluster> Member<C> {
     pub fn new(cluster: C, settings: Settings) -> Member<C> {
-        Member { cluster, settings }
+        Member { cluster, settings, backups: Arc::new(Semaphore::new(MAX_BACKUPS)) }
     }
 
     async fn speak<D: Call>(
@@ -207,3 +211,6 @@ pub const LEADER: HeaderName = HeaderName::from_static("quorate-leader");
 pub const LEADER_ADDRESS: HeaderName = HeaderName::from_static("quorate-leader-address");
 /// Where its clients reach it.
 pub const LEADER_URL: HeaderName = HeaderName::from_static("quorate-leader-url");
+
+/// So many may be sent at a time.
+const MAX_BACKUPS: usize = 2;

@@ -7,6 +7,7 @@
 //! Errors are problems (RFC 9457, [`super::answer::Form::Problem`]): a code for programs, a sentence for people, whether
 //! the same request may be sent again, and what became of it.
 
+mod cluster;
 mod compact;
 mod keys;
 mod leases;
@@ -14,7 +15,9 @@ mod list;
 mod negotiate;
 mod query;
 mod range;
+mod snapshot;
 mod transaction;
+mod watch;
 mod wire;
 
 use super::answer::{self, Answer, Done, Form, Refusal};
@@ -44,6 +47,16 @@ pub const ROUTES: &[Route] = &[
     Route(Verb::Delete, "/v1/leases/{id}", To::RevokeLease),
     Route(Verb::Post, "/v1/leases/{id}/keepalive", To::KeepLease),
     Route(Verb::Post, "/v1/compact", To::Compact),
+    Route(Verb::Get, "/v1/watch", To::Watch),
+    Route(Verb::Get, "/v1/snapshot", To::Snapshot),
+    Route(Verb::Get, "/v1/status", To::Status),
+    Route(Verb::Get, "/v1/members", To::Members),
+    Route(Verb::Post, "/v1/members", To::AddMember),
+    Route(Verb::Post, "/v1/members/{name}/promote", To::PromoteMember),
+    Route(Verb::Delete, "/v1/members/{name}", To::RemoveMember),
+    Route(Verb::Post, "/v1/leader", To::Lead),
+    Route(Verb::Get, "/livez", To::Live),
+    Route(Verb::Get, "/readyz", To::Ready),
     Route(Verb::Get, "/v1/openapi.json", To::Describe),
 ];
 
@@ -75,6 +88,16 @@ pub enum To {
     RevokeLease,
     KeepLease,
     Compact,
+    Watch,
+    Snapshot,
+    Status,
+    Members,
+    AddMember,
+    PromoteMember,
+    RemoveMember,
+    Lead,
+    Live,
+    Ready,
     Describe,
 }
 
@@ -109,7 +132,8 @@ impl member::Call for Call {
     }
 
     fn changes(&self) -> bool {
-        self.verb != Verb::Get
+        // Whether a member votes every node can say.
+        self.verb != Verb::Get && self.to != To::PromoteMember
     }
 
     fn not_the_leader() -> Refusal {
@@ -120,7 +144,7 @@ impl member::Call for Call {
     async fn perform<C: Cluster>(
         self,
         request: &mut Request<Incoming>,
-        _peer: SocketAddr,
+        peer: SocketAddr,
         member: &Member<C>,
     ) -> Result<Answer, Refusal> {
         let answer = match self.to {
@@ -136,6 +160,16 @@ impl member::Call for Call {
             To::RevokeLease => leases::revoke(&self.named, request, member).await,
             To::KeepLease => leases::keep_alive(&self.named, request, member).await,
             To::Compact => compact::post(request, member).await,
+            To::Watch => watch::get(request, member).await,
+            To::Snapshot => snapshot::get(request, member).await,
+            To::Status => cluster::status(request, member),
+            To::Members => cluster::members(request, member),
+            To::AddMember => cluster::add(request, peer, member).await,
+            To::PromoteMember => cluster::promote(&self.named, request, member),
+            To::RemoveMember => cluster::remove(&self.named, request, member).await,
+            To::Lead => cluster::lead(request, member).await,
+            To::Live => Ok(cluster::live()),
+            To::Ready => Ok(cluster::ready(member).await),
             To::Describe => Ok(answer::json(OPENAPI)),
         };
         answer.map_err(|refusal| {

@@ -1,10 +1,13 @@
 //! Quorate's own interface, row by row, and its edges.
 
+mod cluster;
 mod compact;
 mod keys;
 mod leases;
 mod list;
+mod snapshot;
 mod transaction;
+mod watch;
 
 use super::*;
 
