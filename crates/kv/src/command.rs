@@ -281,7 +281,8 @@ impl Command {
 }
 
 impl Action {
-    pub(crate) fn check(&self) -> Result<(), OverLimit> {
+    /// Whether it is within the limits.
+    pub fn check(&self) -> Result<(), OverLimit> {
         match self {
             Action::Compact { .. } => Ok(()),
             Action::Transaction(transaction) => {

@@ -110,6 +110,7 @@ impl Writes {
         idempotency: Option<IdempotencyKey>,
         deadline: u64,
     ) -> Result<(), Failure> {
+        action.check().map_err(|over| Failure::Invalid(format!("{over}; nothing was changed")))?;
         let size_bytes = action.bytes();
         let work = Work::Action(action);
         self.accept(Early { ticket, purpose: Purpose::Write, work, idempotency, size_bytes, deadline })

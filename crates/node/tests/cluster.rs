@@ -315,6 +315,21 @@ fn a_removed_node_stops_serving_and_says_why() {
     assert!(matches!(last, Outcome::Failed(Failure::Invalid(_))), "{last:?}");
 }
 
+/// Before anything is proposed, and with what is wrong.
+#[test]
+fn a_transaction_that_could_change_a_key_twice_is_refused_at_once() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    let put =
+        |value: &str| kv::Step::Put { key: "k".into(), value: value.to_string().into(), lease: 0, previous: false };
+    let transaction = kv::Transaction { success: vec![put("1"), put("2")], ..kv::Transaction::default() };
+    let before = world.shown("b");
+    match world.ask("b", Request::Act { action: kv::Action::Transaction(transaction), idempotency: None }) {
+        Outcome::Failed(Failure::Invalid(text)) => assert!(text.contains("change a key twice"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(world.shown("b"), before);
+}
+
 /// Removing what still works before what is dead would end the cluster.
 #[test]
 fn a_removal_that_would_leave_no_majority_is_refused() {

@@ -142,7 +142,10 @@ impl<C: Cluster> Service for Member<C> {
             return answer;
         }
         let paths: Vec<_> = self.settings.dialects.iter().map(|dialect| dialect.paths()).collect();
-        let text = format!("nothing is at this path; there are {}, /status, /join and /remove", paths.join(", "));
+        let text = format!(
+            "nothing is at this path; there are {}, /v1 (which /v1/openapi.json describes), /status, /join and /remove",
+            paths.join(", ")
+        );
         Err(Refusal::new(StatusCode::NOT_FOUND, text))
     }
 }
