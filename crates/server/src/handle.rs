@@ -62,7 +62,7 @@ impl Handle {
             }
             other => other,
         };
-        let only_reads = matches!(request, Request::Read(_));
+        let only_reads = matches!(request, Request::Read(_) | Request::LeaseTime { .. } | Request::Freeze);
         let (reply, answer) = oneshot::channel();
         match self.shared.inbox.request(request, ticks(limit), reply) {
             Ok(()) => answer.await.unwrap_or_else(|_| Outcome::Failed(self.gone_while_it_worked(only_reads))),

@@ -6,7 +6,7 @@
 mod http;
 mod join;
 
-pub use http::requests as http_requests;
+pub use http::{requests as http_requests, v1_requests};
 pub use join::answer as join_answer;
 
 use crate::address::Address;
@@ -95,6 +95,11 @@ mod tests {
     #[test]
     fn the_corpus_of_requests() {
         replay::corpus("server_http_requests", http_requests);
+    }
+
+    #[test]
+    fn the_corpus_of_requests_to_v1() {
+        replay::corpus("server_v1_requests", v1_requests);
     }
 
     #[test]

@@ -79,7 +79,9 @@ impl Server {
         let (_, read) = tokio::join!(write, reader.read_to_end(&mut answer));
         read.unwrap();
         serving.await.expect("the connection must not panic");
-        Answered::parse(&answer)
+        let answer = Answered::parse(&answer);
+        v1::openapi::check(bytes, &answer);
+        answer
     }
 
     async fn call(&self, method: &str, path: &str, body: &str) -> Answered {

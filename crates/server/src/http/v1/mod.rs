@@ -170,7 +170,7 @@ impl member::Call for Call {
             To::Lead => cluster::lead(request, member).await,
             To::Live => Ok(cluster::live()),
             To::Ready => Ok(cluster::ready(member).await),
-            To::Describe => Ok(answer::json(OPENAPI)),
+            To::Describe => Parameters::parse(request.uri().query(), &[]).map(|_| answer::json(OPENAPI)),
         };
         answer.map_err(|refusal| {
             let named = request.headers().contains_key("idempotency-key");
@@ -180,7 +180,7 @@ impl member::Call for Call {
 }
 
 impl Verb {
-    fn takes(self, method: &Method) -> bool {
+    pub fn takes(self, method: &Method) -> bool {
         match self {
             Verb::Get => *method == Method::GET || *method == Method::HEAD,
             Verb::Put => *method == Method::PUT,
@@ -190,7 +190,7 @@ impl Verb {
     }
 
     /// The methods, as the header `Allow` lists them.
-    fn names(self) -> &'static str {
+    pub fn names(self) -> &'static str {
         match self {
             Verb::Get => "GET, HEAD",
             Verb::Put => "PUT",
@@ -201,7 +201,7 @@ impl Verb {
 }
 
 /// What stands in the path where the pattern has braces; nothing if it has none. `None`: it is another path.
-fn named<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
+pub fn named<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
     let Some((before, rest)) = pattern.split_once('{') else { return (pattern == path).then_some("") };
     let (name, after) = rest.split_once('}')?;
     let named = path.strip_prefix(before)?.strip_suffix(after)?;
@@ -255,7 +255,7 @@ fn number(number: u64) -> HeaderValue {
     HeaderValue::from(number)
 }
 
-const OPENAPI: &str = include_str!("openapi.json");
+pub const OPENAPI: &str = include_str!("openapi.json");
 
 #[cfg(test)]
 mod tests {
