@@ -101,6 +101,13 @@ pub enum Request {
     Transfer { name: Option<String> },
 }
 
+impl Request {
+    /// Nothing changes by it, whatever becomes of it.
+    pub fn only_reads(&self) -> bool {
+        matches!(self, Request::Read(_) | Request::Freeze | Request::LeaseTime { .. })
+    }
+}
+
 /// How much a read asks of the cluster. (To read whatever this node has applied, ask nobody: read the published view.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadLevel {

@@ -13,7 +13,7 @@ use crate::worker;
 use node::{Event, WriteId};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use storage::StorageError;
 use storage::log::{Log, LogWrite, Spare};
 
@@ -105,7 +105,11 @@ fn serve(
             }
         }
         if let Some(id) = last {
+            let began = Instant::now();
             log.sync()?;
+            let metrics = handle.metrics();
+            metrics.log_sync.note(began.elapsed());
+            metrics.log_bytes.set(log.size_bytes());
             handle.shared().inbox.event(Event::LogWritten { id });
             if let Some(job) = log.spare_job() {
                 background.ask(Job::MakeSpare { job, back: SpareReturn { orders: back.clone() } });
@@ -138,7 +142,6 @@ mod tests {
     use bytes::Bytes;
     use std::path::Path;
     use std::sync::Arc;
-    use std::time::Instant;
     use storage::files::{Files, MemFiles};
     use storage::log::{EntryKind, GroupWrite, LogEntry, LogOptions};
 

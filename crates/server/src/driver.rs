@@ -13,7 +13,7 @@ use crate::notices;
 use crate::peer::Peers;
 use crate::watch;
 use base::NodeId;
-use node::{Effect, Event, Message, Node, Outcome, Request, Status, TICKS_PER_SECOND, Ticket};
+use node::{Effect, Event, Message, Node, Outcome, Status, TICKS_PER_SECOND, Ticket};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,7 +43,14 @@ impl Driver {
     pub fn run(self) -> Ended {
         let inbox = self.handle.clone();
         let inbox = &inbox.shared().inbox;
-        let mut running = Running { driver: self, replies: HashMap::new(), next_ticket: 1, outgoing: BTreeMap::new() };
+        let mut running = Running {
+            driver: self,
+            replies: HashMap::new(),
+            next_ticket: 1,
+            pending: 0,
+            led_by: None,
+            outgoing: BTreeMap::new(),
+        };
         let mut batch = Vec::new();
         let mut next_tick = Instant::now() + TICK;
         let ended = 'run: loop {
@@ -71,6 +78,10 @@ struct Running {
     driver: Driver,
     replies: HashMap<Ticket, (oneshot::Sender<Outcome>, bool)>,
     next_ticket: Ticket,
+    /// Of the replies, those that are not for reads.
+    pending: u64,
+    /// The last leader that was known.
+    led_by: Option<NodeId>,
     /// A turn's messages by peer. Empty between turns; kept for their room.
     outgoing: BTreeMap<NodeId, Vec<Message>>,
 }
@@ -87,7 +98,12 @@ impl Running {
             Input::Request { request, limit_ticks, reply } => {
                 let ticket = self.next_ticket;
                 self.next_ticket += 1;
-                self.replies.insert(ticket, (reply, matches!(request, Request::Read(_))));
+                let only_reads = request.only_reads();
+                if !only_reads {
+                    self.pending += 1;
+                    self.driver.handle.metrics().proposals_pending.set(self.pending);
+                }
+                self.replies.insert(ticket, (reply, only_reads));
                 self.driver.node.handle(Event::Request { ticket, limit_ticks, request });
             }
             Input::Halt => return Some(Ended::Halted),
@@ -98,7 +114,10 @@ impl Running {
     fn turn(&mut self) -> Option<Ended> {
         let mut ended = None;
         let in_touch = self.driver.node.status().leader.is_some();
-        for effect in self.driver.node.turn() {
+        let began = Instant::now();
+        let effects = self.driver.node.turn();
+        self.driver.handle.metrics().turn.note(began.elapsed());
+        for effect in effects {
             match effect {
                 Effect::Drained => ended = Some(Ended::Drained),
                 Effect::Removed { reason } => ended = Some(Ended::Removed(reason)),
@@ -119,7 +138,16 @@ impl Running {
             Effect::Send { to, message } => self.outgoing.entry(to).or_default().push(message),
             Effect::WriteLog { id, write } => driver.log.write(id, write),
             Effect::Reply { ticket, outcome } => {
-                if let Some((reply, _)) = self.replies.remove(&ticket) {
+                if let Some((reply, only_reads)) = self.replies.remove(&ticket) {
+                    let metrics = driver.handle.metrics();
+                    if !only_reads {
+                        self.pending -= 1;
+                        metrics.proposals_pending.set(self.pending);
+                    }
+                    if matches!(outcome, Outcome::Failed(_)) {
+                        let failed = if only_reads { &metrics.reads_failed } else { &metrics.proposals_failed };
+                        failed.add(1);
+                    }
                     // Whoever asked may have gone.
                     let _ = reply.send(outcome);
                 }
@@ -160,6 +188,10 @@ impl Running {
         let shared = driver.handle.shared();
         notices::tell_members(&shared.status.load(), &status);
         driver.peers.set_configuration(&status.configuration);
+        if status.leader.is_some() && status.leader != self.led_by {
+            self.led_by = status.leader;
+            shared.metrics.leader_changes.add(1);
+        }
         shared.leadership.set_status(&status, &driver.handle.identity());
         shared.status.store(status);
     }

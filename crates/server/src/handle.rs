@@ -8,13 +8,14 @@
 use crate::address;
 use crate::inbox::{Inbox, Refused};
 use crate::leader::{Leader, Leadership};
+use crate::metrics::Metrics;
 use crate::watch::Hub;
 use arc_swap::ArcSwap;
 use base::{ClusterId, Incarnation, Index, NodeId};
 use node::{Failure, Outcome, Request, Role, Status};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{oneshot, watch};
 
 #[derive(Clone)]
@@ -62,10 +63,17 @@ impl Handle {
             }
             other => other,
         };
-        let only_reads = matches!(request, Request::Read(_) | Request::LeaseTime { .. } | Request::Freeze);
+        let (only_reads, asks_leader) = (request.only_reads(), matches!(request, Request::Read(_)));
+        let began = Instant::now();
         let (reply, answer) = oneshot::channel();
         match self.shared.inbox.request(request, ticks(limit), reply) {
-            Ok(()) => answer.await.unwrap_or_else(|_| Outcome::Failed(self.gone_while_it_worked(only_reads))),
+            Ok(()) => {
+                let outcome = answer.await;
+                if asks_leader {
+                    self.shared.metrics.read_index.note(began.elapsed());
+                }
+                outcome.unwrap_or_else(|_| Outcome::Failed(self.gone_while_it_worked(only_reads)))
+            }
             Err(Refused::Full) => Outcome::Failed(Failure::Overloaded(
                 "too many requests wait for this node; nothing was changed, try again in a moment".into(),
             )),
@@ -147,11 +155,16 @@ impl Handle {
         &self.shared.hub
     }
 
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
     pub(crate) fn new(identity: Identity) -> Handle {
         Handle {
             shared: Arc::new(Shared {
                 inbox: Inbox::default(),
                 hub: Arc::default(),
+                metrics: Metrics::default(),
                 known_commit: AtomicU64::new(0),
                 status: ArcSwap::default(),
                 leadership: Leadership::default(),
@@ -193,6 +206,7 @@ pub(crate) struct Shared {
     pub inbox: Inbox,
     /// Has the published view.
     pub hub: Arc<Hub>,
+    pub metrics: Metrics,
     pub known_commit: AtomicU64,
     pub status: ArcSwap<Status>,
     pub leadership: Leadership,

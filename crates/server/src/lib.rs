@@ -23,6 +23,7 @@ mod join;
 mod leader;
 mod listen;
 mod logs;
+mod metrics;
 mod notices;
 mod peer;
 pub mod restore;

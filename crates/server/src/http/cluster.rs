@@ -2,6 +2,7 @@
 
 use crate::handle::{Handle, Identity, Phase};
 use crate::leader::Leader;
+use crate::metrics::Metrics;
 use crate::watch::Hub;
 use base::{Index, NodeId};
 use kv::View;
@@ -33,6 +34,8 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// For whoever wants to know of every change of [`Cluster::view`].
     fn hub(&self) -> &Arc<Hub>;
+
+    fn metrics(&self) -> &Metrics;
 
     fn phase(&self) -> Phase;
 
@@ -75,6 +78,10 @@ impl Cluster for Handle {
 
     fn hub(&self) -> &Arc<Hub> {
         Handle::hub(self)
+    }
+
+    fn metrics(&self) -> &Metrics {
+        Handle::metrics(self)
     }
 
     fn phase(&self) -> Phase {

@@ -3,6 +3,7 @@
 use super::cluster::Cluster;
 use crate::handle::{Identity, Phase};
 use crate::leader::Leader;
+use crate::metrics::Metrics;
 use crate::watch::Hub;
 use base::{Index, NodeId, Position};
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use std::time::Duration;
 pub struct Map {
     pub store: Mutex<Store>,
     pub hub: Arc<Hub>,
+    pub metrics: Metrics,
     pub phase: Mutex<Phase>,
     pub asked: Mutex<Vec<Asked>>,
     /// Of the last request.
@@ -43,6 +45,7 @@ impl Default for Map {
         Map {
             store: Mutex::new(store),
             hub,
+            metrics: Metrics::default(),
             phase: Mutex::new(Phase::Running),
             asked: Mutex::default(),
             limit: Mutex::default(),
@@ -160,6 +163,10 @@ impl Cluster for Map {
 
     fn hub(&self) -> &Arc<Hub> {
         &self.hub
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     fn phase(&self) -> Phase {

@@ -8,7 +8,7 @@
 
 use super::answer::{Answer, Form, Refusal, header_text};
 use super::cluster::Cluster;
-use super::{Level, Service, admin, distributor, hraftd, raft_kv, raftd, v1};
+use super::{Level, Service, admin, class, distributor, hraftd, raft_kv, raftd, v1};
 use crate::handle::Handle;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
@@ -19,7 +19,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 #[derive(Clone, Debug)]
@@ -123,6 +123,20 @@ pub struct Member<C = Handle> {
 
 impl<C: Cluster> Service for Member<C> {
     async fn answer(&self, request: &mut Request<Incoming>, peer: SocketAddr) -> Result<Answer, Refusal> {
+        let (began, class) = (Instant::now(), class::of(request.method(), request.uri().path()));
+        let answer = self.answer_in_its_dialect(request, peer).await;
+        let status = answer.as_ref().map_or_else(Refusal::status, |answer| answer.status());
+        self.cluster.metrics().http.note(class, status.as_u16(), began.elapsed());
+        answer
+    }
+}
+
+impl<C: Cluster> Member<C> {
+    async fn answer_in_its_dialect(
+        &self,
+        request: &mut Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Result<Answer, Refusal> {
         for dialect in &self.settings.dialects {
             let answer = match dialect {
                 Dialect::Hraftd => self.speak::<hraftd::Call>(request, peer).await,

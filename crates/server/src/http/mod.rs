@@ -17,6 +17,7 @@
 mod admin;
 pub mod answer;
 pub mod body;
+mod class;
 mod cluster;
 pub mod distributor;
 mod hraftd;

@@ -157,6 +157,7 @@ async fn write_what_waits(outgoing: &Outgoing, socket: &OwnedWriteHalf) -> Troub
                 frames.push(|w| message.encode(w));
             }
             bytes = frames.into_vec();
+            outgoing.traffic.sent_bytes.add(bytes.len() as u64);
         }
     }
 }

@@ -199,6 +199,7 @@ impl Peers {
     /// Takes messages from a welcome caller until either side ends.
     async fn listen(&self, stream: &mut TcpStream, from: NodeId, buffer: &mut BytesMut) -> Result<(), Trouble> {
         let mut messages = Vec::new();
+        let traffic = self.handle.metrics().traffic(from);
         loop {
             let mut bytes = 0;
             while let Some(payload) = frame::take(buffer, MAX_FRAME_BYTES)? {
@@ -209,6 +210,7 @@ impl Peers {
                 }
             }
             if !messages.is_empty() {
+                traffic.received_bytes.add(bytes as u64);
                 self.handle.shared().leadership.heard(from, &messages);
                 let taken = self.handle.shared().inbox.peer(from, &mut messages, bytes).await;
                 taken.map_err(|_| Trouble::Stopped)?;
@@ -292,7 +294,7 @@ impl Peers {
             match links.get(&id) {
                 Some(link) => link.outgoing.aim(target),
                 None => {
-                    let outgoing = Arc::new(Outgoing::new(target));
+                    let outgoing = Arc::new(Outgoing::new(target, self.handle.metrics().traffic(id)));
                     let task = dial::keep_connected(self.handle.clone(), outgoing.clone());
                     let task = self.runtime.spawn(task).abort_handle();
                     links.insert(id, Link { outgoing, task });

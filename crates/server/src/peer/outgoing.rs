@@ -6,6 +6,7 @@
 
 use super::dial::Target;
 use super::frame::Frames;
+use crate::metrics::Traffic;
 use node::Message;
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,7 @@ const MAX_QUEUED_BYTES: usize = 64 << 20;
 const MAX_AT_ONCE_BYTES: usize = 256 * 1024;
 
 pub struct Outgoing {
+    pub traffic: Arc<Traffic>,
     state: Mutex<State>,
     changed: Notify,
     there: Notify,
@@ -48,10 +50,10 @@ pub struct Waiting {
 pub struct Over;
 
 impl Outgoing {
-    pub fn new(target: Target) -> Outgoing {
+    pub fn new(target: Target, traffic: Arc<Traffic>) -> Outgoing {
         let state =
             State { target, socket: None, task_writes: false, rest: Vec::new(), queue: Vec::new(), queued_bytes: 0 };
-        Outgoing { state: Mutex::new(state), changed: Notify::new(), there: Notify::new() }
+        Outgoing { traffic, state: Mutex::new(state), changed: Notify::new(), there: Notify::new() }
     }
 
     /// Sends messages if the peer is connected; they are gone otherwise. Leaves `messages` empty.
@@ -63,7 +65,7 @@ impl Outgoing {
         };
         let bytes = messages.iter().map(weight).sum::<usize>();
         if !state.task_writes && state.rest.is_empty() && state.queue.is_empty() && bytes <= MAX_AT_ONCE_BYTES {
-            match write_at_once(&socket, messages) {
+            match write_at_once(&socket, messages, &self.traffic) {
                 Ok(rest) if rest.is_empty() => return,
                 Ok(rest) => state.rest = rest,
                 Err(_) => state.disconnect(),
@@ -145,12 +147,13 @@ impl State {
 }
 
 /// Gives back what the socket did not take.
-fn write_at_once(socket: &OwnedWriteHalf, messages: &mut Vec<Message>) -> io::Result<Vec<u8>> {
+fn write_at_once(socket: &OwnedWriteHalf, messages: &mut Vec<Message>, traffic: &Traffic) -> io::Result<Vec<u8>> {
     let mut frames = Frames::with_capacity(1024);
     for message in messages.drain(..) {
         frames.push(|w| message.encode(w));
     }
     let mut bytes = frames.into_vec();
+    traffic.sent_bytes.add(bytes.len() as u64);
     let mut taken = 0;
     while taken < bytes.len() {
         match socket.try_write(&bytes[taken..]) {
@@ -193,7 +196,7 @@ mod tests {
             incarnation: Incarnation(1),
             addresses: vec!["localhost:1".into()],
         };
-        Outgoing::new(target)
+        Outgoing::new(target, Arc::default())
     }
 
     fn messages(count: u64) -> Vec<Message> {

@@ -12,6 +12,7 @@ mod compact;
 mod keys;
 mod leases;
 mod list;
+mod metrics;
 mod negotiate;
 mod query;
 mod range;
@@ -55,6 +56,7 @@ pub const ROUTES: &[Route] = &[
     Route(Verb::Post, "/v1/members/{name}/promote", To::PromoteMember),
     Route(Verb::Delete, "/v1/members/{name}", To::RemoveMember),
     Route(Verb::Post, "/v1/leader", To::Lead),
+    Route(Verb::Get, "/metrics", To::Metrics),
     Route(Verb::Get, "/livez", To::Live),
     Route(Verb::Get, "/readyz", To::Ready),
     Route(Verb::Get, "/v1/openapi.json", To::Describe),
@@ -96,6 +98,7 @@ pub enum To {
     PromoteMember,
     RemoveMember,
     Lead,
+    Metrics,
     Live,
     Ready,
     Describe,
@@ -168,6 +171,7 @@ impl member::Call for Call {
             To::PromoteMember => cluster::promote(&self.named, request, member),
             To::RemoveMember => cluster::remove(&self.named, request, member).await,
             To::Lead => cluster::lead(request, member).await,
+            To::Metrics => Ok(metrics::get(member)),
             To::Live => Ok(cluster::live()),
             To::Ready => Ok(cluster::ready(member).await),
             To::Describe => Parameters::parse(request.uri().query(), &[]).map(|_| answer::json(OPENAPI)),

@@ -5,6 +5,7 @@ mod compact;
 mod keys;
 mod leases;
 mod list;
+mod metrics;
 pub mod openapi;
 mod snapshot;
 mod transaction;
