@@ -14,8 +14,9 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     pub node: Node,
+    /// Nothing while the node has not joined one.
     #[serde(default)]
-    pub cluster: String,
+    pub cluster: Option<String>,
     #[serde(default)]
     pub version: String,
     /// `leader`, `follower`, `candidate` or `learner`.
@@ -23,16 +24,19 @@ pub struct Status {
     pub term: u64,
     /// Nothing if none is known.
     pub leader: Option<Node>,
-    /// Positions in the log.
+    /// A position in the log.
     pub commit: u64,
-    pub applied: u64,
+    /// Another; like what follows nothing while the node has no state.
+    #[serde(default)]
+    pub applied: Option<u64>,
     /// The store's revision on this node.
-    pub revision: u64,
+    #[serde(default)]
+    pub revision: Option<u64>,
     /// Revisions before this one are forgotten.
     #[serde(default)]
-    pub compacted: u64,
+    pub compacted: Option<u64>,
     #[serde(default)]
-    pub keys: u64,
+    pub keys: Option<u64>,
     /// What else the node says.
     #[serde(flatten)]
     pub other: Map<String, Value>,

@@ -2,7 +2,7 @@
 
 use crate::error::Problem;
 use crate::net::Ask;
-use crate::wire::{Query, read};
+use crate::wire::{Query, read, written};
 use crate::{Client, Deleted, Error};
 use bytes::Bytes;
 use hyper::Method;
@@ -24,7 +24,8 @@ pub struct Lease {
     pub ttl: u64,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
 pub struct LeaseInfo {
     pub id: u64,
     /// In seconds.
@@ -62,27 +63,7 @@ impl Client {
     }
 
     pub async fn lease(&self, lease: u64) -> Result<LeaseInfo, Error> {
-        #[derive(Deserialize)]
-        struct Key {
-            key: Option<String>,
-            key_base64: Option<String>,
-        }
-        #[derive(Deserialize)]
-        struct Told {
-            id: u64,
-            ttl: u64,
-            remaining: f64,
-            keys: Vec<Key>,
-            #[serde(default)]
-            more: bool,
-        }
-        let reply = self.call(Ask::read(format!("/v1/leases/{lease}"), self.level)).await?;
-        let Told { id, ttl, remaining, keys, more } = reply.json()?;
-        let keys = keys.into_iter().map(|Key { key, key_base64 }| read("key", key, key_base64)?.ok_or("no key".into()));
-        let keys: Result<Vec<Bytes>, String> = keys.collect();
-        let keys = keys.map_err(|what| Error::unintelligible(&reply.address, what))?;
-        let remaining = Duration::try_from_secs_f64(remaining.max(0.0)).unwrap_or(Duration::MAX);
-        Ok(LeaseInfo { id, ttl, remaining, keys, has_more_keys: more })
+        self.call(Ask::read(format!("/v1/leases/{lease}"), self.level)).await?.json()
     }
 
     /// All of them.
@@ -108,6 +89,48 @@ impl Client {
                 _ => return Ok(leases),
             }
         }
+    }
+}
+
+/// As it travels.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    id: u64,
+    ttl: u64,
+    /// In seconds.
+    remaining: f64,
+    keys: Vec<WrittenKey>,
+    #[serde(default)]
+    more: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WrittenKey {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key_base64: Option<String>,
+}
+
+impl TryFrom<Written> for LeaseInfo {
+    type Error = String;
+
+    fn try_from(w: Written) -> Result<LeaseInfo, String> {
+        let keys = w.keys.into_iter().map(|w| read("key", w.key, w.key_base64)?.ok_or("a row without its key".into()));
+        let remaining = Duration::try_from_secs_f64(w.remaining.max(0.0)).unwrap_or(Duration::MAX);
+        let keys = keys.collect::<Result<Vec<Bytes>, String>>()?;
+        Ok(LeaseInfo { id: w.id, ttl: w.ttl, remaining, keys, has_more_keys: w.more })
+    }
+}
+
+impl From<LeaseInfo> for Written {
+    fn from(info: LeaseInfo) -> Written {
+        let keys = info.keys.iter().map(|key| {
+            let (key, key_base64) = written(key);
+            WrittenKey { key, key_base64 }
+        });
+        let remaining = info.remaining.as_secs_f64();
+        Written { id: info.id, ttl: info.ttl, remaining, keys: keys.collect(), more: info.has_more_keys }
     }
 }
 

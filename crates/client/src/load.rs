@@ -9,8 +9,8 @@
 //!
 //! Not handled: open loops at a given rate, several threads, skewed keys.
 
-use crate::Level;
 use crate::hraftd::{Connection, Error};
+use crate::{Client, Level};
 use base::rng::Rng;
 use hdrhistogram::Histogram;
 use std::cell::{Cell, RefCell};
@@ -345,6 +345,28 @@ impl Driver for HttpDriver {
     async fn read(&mut self, key: &str) -> Result<(), String> {
         let level = self.level;
         self.connection().await?.get(key, level).await.map(drop).map_err(|error| error.kind())
+    }
+}
+
+/// Drives `/v1` with a [`Client`] of its own: what it repeats by itself is no error, and takes its time.
+pub struct ClientDriver {
+    client: Client,
+}
+
+impl ClientDriver {
+    pub fn new(endpoints: &[String], level: Level) -> Result<ClientDriver, crate::Error> {
+        Ok(ClientDriver { client: Client::new(endpoints)?.with_level(level) })
+    }
+}
+
+impl Driver for ClientDriver {
+    async fn write(&mut self, key: &str, value: &str) -> Result<(), String> {
+        let put = self.client.put(key, value.to_string()).await;
+        put.map(drop).map_err(|error| error.code().to_string())
+    }
+
+    async fn read(&mut self, key: &str) -> Result<(), String> {
+        self.client.get(key).await.map(drop).map_err(|error| error.code().to_string())
     }
 }
 

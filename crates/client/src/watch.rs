@@ -9,11 +9,11 @@
 use crate::error::Problem;
 use crate::kv::Boxed;
 use crate::net::{Ask, MIN_PAUSE, Opened, number};
-use crate::wire::read;
+use crate::wire::{read, written};
 use crate::{Client, Error, KeyValue, Range};
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::header::{ACCEPT, HeaderValue};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::future::IntoFuture;
 use std::time::Duration;
@@ -51,14 +51,14 @@ pub struct WatchRequest {
 }
 
 /// What one revision changed in the range.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revision {
     pub revision: u64,
     pub changes: Vec<Change>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Written")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
 pub enum Change {
     Put { kv: KeyValue, previous: Option<KeyValue> },
     Delete { key: Bytes, previous: Option<KeyValue> },
@@ -69,6 +69,14 @@ impl Change {
         match self {
             Change::Put { kv, .. } => &kv.key,
             Change::Delete { key, .. } => key,
+        }
+    }
+}
+
+impl Change {
+    fn forget_previous(&mut self) {
+        match self {
+            Change::Put { previous, .. } | Change::Delete { previous, .. } => *previous = None,
         }
     }
 }
@@ -184,8 +192,12 @@ impl Watch {
         match line {
             // Seen before the last break.
             Line::Change(revision) if revision.revision < self.next => {}
-            Line::Change(revision) => {
+            Line::Change(mut revision) => {
                 self.next = revision.revision + 1;
+                if !self.request.previous {
+                    // A server may tell more than it was asked for.
+                    revision.changes.iter_mut().for_each(Change::forget_previous);
+                }
                 self.ready.push_back(revision);
             }
             Line::Progress { revision } => self.next = self.next.max(revision + 1),
@@ -281,35 +293,90 @@ impl Lines {
     }
 }
 
-#[derive(Deserialize)]
+/// A key and what it holds are those of a [`KeyValue`]; a delete has the key alone.
+#[derive(Serialize, Deserialize)]
 struct Written {
     #[serde(rename = "type")]
     kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     key_base64: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     value: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     value_base64: Option<String>,
-    #[serde(default)]
-    create_revision: u64,
-    #[serde(default)]
-    mod_revision: u64,
-    #[serde(default)]
-    version: u64,
-    #[serde(default)]
-    lease: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    create_revision: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mod_revision: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lease: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     previous: Option<KeyValue>,
+}
+
+impl From<Change> for Written {
+    fn from(change: Change) -> Written {
+        match change {
+            Change::Put { kv, previous } => {
+                let (key, key_base64) = written(&kv.key);
+                let (value, value_base64) = written(&kv.value);
+                Written {
+                    kind: "put".to_string(),
+                    key,
+                    key_base64,
+                    value,
+                    value_base64,
+                    create_revision: Some(kv.create_revision),
+                    mod_revision: Some(kv.mod_revision),
+                    version: Some(kv.version),
+                    lease: Some(kv.lease),
+                    previous,
+                }
+            }
+            Change::Delete { key, previous } => {
+                let (key, key_base64) = written(&key);
+                let (value, value_base64) = (None, None);
+                let [create_revision, mod_revision, version, lease] = [None; 4];
+                let kind = "delete".to_string();
+                Written {
+                    kind,
+                    key,
+                    key_base64,
+                    value,
+                    value_base64,
+                    create_revision,
+                    mod_revision,
+                    version,
+                    lease,
+                    previous,
+                }
+            }
+        }
+    }
 }
 
 impl TryFrom<Written> for Change {
     type Error = String;
 
     fn try_from(w: Written) -> Result<Change, String> {
-        let Written { create_revision, mod_revision, version, lease, previous, .. } = w;
         let key = read("key", w.key, w.key_base64)?.ok_or("a change without its key")?;
-        let value = read("value", w.value, w.value_base64)?.unwrap_or_default();
+        let previous = w.previous;
         match w.kind.as_str() {
             "put" => {
-                Ok(Change::Put { kv: KeyValue { key, value, create_revision, mod_revision, version, lease }, previous })
+                let told = |number: Option<u64>| number.ok_or("a put without its revisions and version");
+                let kv = KeyValue {
+                    key,
+                    value: read("value", w.value, w.value_base64)?.unwrap_or_default(),
+                    create_revision: told(w.create_revision)?,
+                    mod_revision: told(w.mod_revision)?,
+                    version: told(w.version)?,
+                    lease: w.lease.unwrap_or(0),
+                };
+                Ok(Change::Put { kv, previous })
             }
             "delete" => Ok(Change::Delete { key, previous }),
             other => Err(format!("a change of type {other:?}")),

@@ -139,7 +139,7 @@ pub(crate) fn insert_bytes(object: &mut Map<String, Value>, name: &str, bytes: &
     };
 }
 
-fn written(bytes: &[u8]) -> (Option<String>, Option<String>) {
+pub(crate) fn written(bytes: &[u8]) -> (Option<String>, Option<String>) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (Some(text.to_string()), None),
         Err(_) => (None, Some(STANDARD.encode(bytes))),

@@ -1,4 +1,4 @@
-//! `quorate bench`: how fast is this store? Drives anything that speaks hraftd's HTTP.
+//! `quorate bench`: how fast is this store? Drives anything that speaks hraftd's HTTP, or `/v1`.
 //!
 //! A closed loop: every client has one connection and one request on its way ([`client::load`] says what such figures
 //! are worth). All clients share one thread of this process, and stdout gets the result alone, so that `--json` can
@@ -6,8 +6,10 @@
 //!
 //! Not handled: several load threads; run several benches for a store that outruns one.
 
+use crate::ask;
+use crate::cli::{Done, Failure, Output, print};
 use client::Level;
-use client::load::{self, HttpDriver, Plan, Progress, Report, Summary};
+use client::load::{self, ClientDriver, Driver, HttpDriver, Plan, Progress, Report, Summary};
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::rc::Rc;
@@ -16,7 +18,14 @@ use std::time::Duration;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// HTTP addresses of members; clients are spread over them
-    #[arg(long, value_delimiter = ',', default_value = "localhost:11000", value_name = "HOST:PORT,…")]
+    #[arg(
+        short,
+        long,
+        env = "QUORATE_ENDPOINTS",
+        value_delimiter = ',',
+        default_value = "localhost:11000",
+        value_name = "HOST:PORT,…"
+    )]
     pub endpoints: Vec<String>,
 
     /// How many clients ask at the same time
@@ -47,21 +56,30 @@ pub struct Args {
     #[arg(long, default_value_t = Level::Default)]
     pub level: Level,
 
+    /// Speak /v1 instead of hraftd's HTTP; what the client repeats is then no error
+    #[arg(long)]
+    pub v1: bool,
+
     /// Print the result as one JSON object
     #[arg(long)]
     pub json: bool,
+
+    /// The same, as other commands have it
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }
 
-pub fn run(args: Args) -> Result<(), String> {
+pub fn run(mut args: Args) -> Done {
+    args.json |= args.output == Output::Json;
     let plan = args.plan();
-    plan.validate()?;
+    plan.validate().map_err(Failure::usage)?;
     // One thread: the store often shares this machine, and needs the other cores.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let report = runtime.map_err(|error| format!("can't start: {error}"))?.block_on(measure(&args, &plan))?;
-    let text = if args.json { to_json(&args, &report) } else { to_text(&args, &report) };
-    writeln!(std::io::stdout(), "{text}").map_err(|error| format!("can't print the result: {error}"))?;
+    let report = runtime.map_err(Failure::from)?.block_on(measure(&args, &plan)).map_err(Failure::unavailable)?;
+    print(if args.json { to_json(&args, &report) } else { to_text(&args, &report) })?;
     if report.all().is_empty() {
-        return Err("no request was answered: look at the errors above, and at the log of the nodes".to_string());
+        let text = "no request was answered: look at the errors above, and at the log of the nodes";
+        return Err(Failure::unavailable(text));
     }
     Ok(())
 }
@@ -82,12 +100,26 @@ impl Args {
 }
 
 async fn measure(args: &Args, plan: &Plan) -> Result<Report, String> {
-    let endpoints: Rc<[String]> = args.endpoints.clone().into();
+    // Clients are spread over them.
+    let spread = |at: usize| {
+        let (first, rest) = args.endpoints.split_at(at % args.endpoints.len().max(1));
+        [rest, first].concat()
+    };
+    if args.v1 {
+        let drivers = (0..args.clients).map(|at| ClientDriver::new(&spread(at), args.level));
+        let drivers: Result<Vec<_>, _> = drivers.collect();
+        return drive(args, plan, drivers.map_err(|error| error.to_string())?).await;
+    }
+    let endpoints: Rc<[String]> = args.endpoints.iter().map(|endpoint| ask::dialled(endpoint)).collect();
     let mut drivers = Vec::new();
     for at in 0..args.clients {
         let driver = HttpDriver::connect(endpoints.clone(), at, args.level).await;
         drivers.push(driver.map_err(|error| error.to_string())?);
     }
+    drive(args, plan, drivers).await
+}
+
+async fn drive<D: Driver + 'static>(args: &Args, plan: &Plan, mut drivers: Vec<D>) -> Result<Report, String> {
     let is_shown = std::io::stderr().is_terminal();
     if args.reads > 0 {
         show(is_shown, &format!("writing {} keys to read from", grouped(args.keys)));
@@ -281,7 +313,8 @@ errors: 1,200 status 503, 1 unreachable"
         args.endpoints = vec![listener.local_addr().unwrap().to_string()];
         drop(listener);
         let error = run(args).unwrap_err();
-        assert!(error.contains("can't reach") && error.contains("check"), "{error}");
+        assert_eq!(error.code, 3);
+        assert!(error.text.contains("can't reach") && error.text.contains("check"), "{error:?}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #![cfg(unix)]
 
 mod bad_input;
+mod cli;
 mod command_line;
 mod failures;
 mod foreign;
