@@ -78,6 +78,10 @@ impl Ask {
         Ask { message: Message { method, path, headers, body: Bytes::new() }, kind }
     }
 
+    fn is_about_members(&self) -> bool {
+        self.message.path.starts_with("/v1/members")
+    }
+
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Ask {
         self.message.headers.insert(name, value);
         self
@@ -231,6 +235,8 @@ impl Client {
                 }
                 Verdict::Again(Again { problem, is_open, rest }) => {
                     fleet.fails(at);
+                    // A node that is no member any more can't tell whether it was this request that removed it.
+                    let is_open = is_open || (problem.code == "removed" && ask.is_about_members());
                     may_have_happened |= is_open && is_write;
                     was_reached |= problem.code != "unreachable";
                     let record = &mut records[at];

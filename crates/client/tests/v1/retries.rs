@@ -224,6 +224,18 @@ async fn removing_what_an_earlier_attempt_removed_is_a_success() {
     let node = StandIn::start().await;
     node.fault("DELETE /v1/members", Fault::Drop);
     client(&[&node]).remove_member("gone").await.unwrap();
+    // Asked to remove itself, a node does so, and then speaks as one that was removed.
+    let other = StandIn::serve("n2", &node.store).await;
+    let removed = || Fault::problem(410, "removed", "not_applied", false);
+    other.fault("DELETE /v1/members", removed());
+    assert!(matches!(client(&[&other]).remove_member("gone").await, Err(Error::Unknown(_))));
+    other.fault("DELETE /v1/members", removed());
+    [&node, &other].iter().for_each(|node| node.say("Quorate-Leader-Url", &other.url()));
+    let both = client(&[&node, &other]);
+    // So that the one to be removed is asked first.
+    both.get("k").await.unwrap();
+    both.remove_member("gone").await.unwrap();
+    assert_eq!(other.seen("DELETE").len(), 2);
     assert!(matches!(client(&[&node]).remove_member("gone").await, Err(Error::NotFound(_))));
 }
 
