@@ -7,6 +7,7 @@ use super::super::read::Seen;
 use super::super::{body, idempotency};
 use super::list::{deleted, limit};
 use super::query::{Parameters, WISH, whole_number};
+use super::wire::Number;
 use super::{REVISION, number, wire};
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue, LOCATION};
@@ -22,13 +23,14 @@ pub async fn grant<C: Cluster>(request: &mut Request<Incoming>, member: &Member<
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
-        ttl: u64,
+        ttl: Number,
         #[serde(default, deserialize_with = "wire::given")]
-        id: Option<u64>,
+        id: Option<Number>,
     }
     Parameters::parse(request.uri().query(), &[])?;
     let body = body::read(request.body_mut()).await?;
-    let Asked { ttl, id } = wire::parse(&body, r#"{"ttl":60}"#)?;
+    let Asked { ttl: Number(ttl), id } = wire::parse(&body, r#"{"ttl":60}"#)?;
+    let id = id.map(|Number(id)| id);
     if !(1..=MAX_TTL_SECONDS).contains(&ttl) {
         return Err(Refusal::invalid(format!(
             "a ttl of {ttl} is out of range; it may be 1 to {MAX_TTL_SECONDS} seconds"

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use kv::KeyValue;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, MapAccess, Unexpected, Visitor};
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -157,9 +157,30 @@ pub struct Number(pub u64);
 
 impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Number, D::Error> {
-        let number = u64::deserialize(deserializer)?;
-        let fits = number <= i64::MAX as u64;
-        if fits { Ok(Number(number)) } else { Err(de::Error::custom(format!("{number} is above {}", i64::MAX))) }
+        struct Whole;
+        impl Visitor<'_> for Whole {
+            type Value = Number;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number that is not negative")
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Number, E> {
+                let fits = number <= i64::MAX as u64;
+                if fits { Ok(Number(number)) } else { Err(E::custom(format!("{number} is above {}", i64::MAX))) }
+            }
+
+            /// Some write 60 as 60.0, and it is the same number. Above 2^53 it may be another one.
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Number, E> {
+                let is_whole = number.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&number);
+                if is_whole {
+                    Ok(Number(number as u64))
+                } else {
+                    Err(E::invalid_value(Unexpected::Float(number), &self))
+                }
+            }
+        }
+        deserializer.deserialize_u64(Whole)
     }
 }
 
@@ -217,6 +238,19 @@ mod tests {
         assert_eq!(read(None, None), Ok(None));
         for (text, base64) in [(Some("a"), Some("YQ==")), (None, Some("YQ")), (None, Some("_w==")), (None, Some(" "))] {
             assert!(read(text, base64).is_err(), "{text:?} {base64:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_whole_however_they_are_written() {
+        let read = |text: &str| serde_json::from_str::<Number>(text).ok().map(|Number(number)| number);
+        let rows = [("0", 0), ("60", 60), ("60.0", 60), ("6e1", 60), ("9223372036854775807", i64::MAX as u64)];
+        for (text, number) in rows {
+            assert_eq!(read(text), Some(number), "{text}");
+        }
+        for text in ["-1", "1.5", "-0.5", "1e300", "9223372036854775808", "9007199254740993.5", "\"1\"", "null", "true"]
+        {
+            assert_eq!(read(text), None, "{text}");
         }
     }
 }
