@@ -156,7 +156,7 @@ async fn alone_it_answers_for_its_own_paths_and_for_administration() {
     let server = Server::with_settings(Settings { dialects: vec![Dialect::Raftd], ..settings() });
     assert_eq!(server.post("/db/k", "v").await.status, 200);
     assert_eq!(server.get("/status").await.status, 200);
-    server.get("/key/k").await.expect_error(404, "there are /db/NAME, /status");
+    server.get("/key/k").await.expect_error(404, "there are /db/NAME, /v1");
 
     let server = Server::with_settings(Settings { dialects: vec![Dialect::Hraftd], ..settings() });
     server.get("/db/k").await.expect_error(404, "there are /key");
