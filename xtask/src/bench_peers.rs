@@ -126,6 +126,7 @@ pub fn run(args: Args) -> Result<(), String> {
         } else {
             PathBuf::new()
         },
+        more: &[],
     };
     let folder = args.folder.clone().unwrap_or_else(|| target.join("bench-peers"));
 

@@ -1,9 +1,9 @@
 //! The drop-in for hraftd: its command line, as its users have typed it since 2015.
 //!
-//! Not handled: nothing of the original's. Ours are `-advertise`, `-level`, `-no-forward` and `-v`.
+//! Not handled: nothing of the original's. Ours are `-compact-after`, `-compact-above`, `-advertise`, `-level`, `-no-forward` and `-v`.
 
 use crate::goflag::{Flags, Line};
-use crate::run;
+use crate::{past, run};
 use server::http::{Dialect, Settings};
 use server::{Begin, Config, Name, init_logs};
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ pub fn main(program: &str, arguments: impl IntoIterator<Item = String>) -> ExitC
 }
 
 fn flags() -> Flags {
-    Flags::new()
+    past::flags(Flags::new())
         .text("id", "", "node ID; if not set, the Raft address")
         .text("haddr", "localhost:11000", "address to serve HTTP on; :PORT is all interfaces")
         .text("raddr", "localhost:12000", "address for the traffic among the nodes; may equal -haddr")
@@ -58,6 +58,7 @@ fn configure(line: &Line) -> Result<Config, String> {
             dialects: vec![Dialect::Hraftd],
             ..Settings::default()
         },
+        compaction: past::compaction(line)?,
         ..Config::new(folder)
     })
 }

@@ -11,6 +11,7 @@ pub mod dev;
 pub mod distributor;
 pub mod goflag;
 pub mod hraftd;
+mod past;
 pub mod raft_kv;
 pub mod raftd;
 pub mod run;

@@ -4,10 +4,10 @@
 //! variable is ignored, also `IDENTIFIER` and `HTTP`, which raft-kv's files set. As raft-kv's users expect, the program
 //! says every two seconds how its node stands, whatever else is logged.
 //!
-//! Not handled: nothing of the original's. Ours are `--port`, `--read-level`, `--no-forward`, `--health` and `-v`.
+//! Not handled: nothing of the original's. Ours are `--compact-after`, `--compact-above`, `--port`, `--read-level`, `--no-forward`, `--health` and `-v`.
 
 use crate::goflag::{Flags, Line, Stop};
-use crate::{ask, run};
+use crate::{ask, past, run};
 use server::http::{Dialect, Settings};
 use server::{Begin, Config, Handle, Join, Persistence, Role, Words, init_logs};
 use std::convert::Infallible;
@@ -46,7 +46,7 @@ pub fn main(
 }
 
 fn flags() -> Flags {
-    Flags::new()
+    past::flags(Flags::new())
         .text("bind", "127.0.0.1:3000", "BIND: Raft address, which is the node's ID too")
         .text("join", "", "JOIN: HTTP address of a member of the cluster to join; asked until it lets the node in")
         .switch("bootstrap", "BOOTSTRAP: found a cluster, if the data folder is empty")
@@ -92,6 +92,7 @@ fn configure(line: &Line) -> Result<Config, String> {
             dialects: vec![Dialect::RaftKv],
             ..Settings::default()
         },
+        compaction: past::compaction(line)?,
         ..Config::new(line.text("datadir"))
     })
 }

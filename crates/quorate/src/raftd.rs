@@ -4,10 +4,10 @@
 //! only `-help` asks for the usage. Left at `localhost`, a node that joins advertises the address from which it reaches
 //! the member that it joins, which on one machine is localhost again.
 //!
-//! Not handled: nothing of the original's. Ours are `-level` and `-no-forward`.
+//! Not handled: nothing of the original's. Ours are `-compact-after`, `-compact-above`, `-level` and `-no-forward`.
 
 use crate::goflag::{Flags, Line};
-use crate::run;
+use crate::{past, run};
 use server::http::{Dialect, Settings};
 use server::{Begin, Config, Join, Name, Persistence, Words, init_logs};
 use std::process::ExitCode;
@@ -28,7 +28,7 @@ pub fn main(program: &str, arguments: impl IntoIterator<Item = String>) -> ExitC
 }
 
 fn flags() -> Flags {
-    Flags::new()
+    past::flags(Flags::new())
         .number("p", 4001, "port for clients and for the traffic among the nodes, on all interfaces")
         .text("h", LOCALHOST, "host name at which the others reach this node")
         .text("join", "", "host:port of a member of the cluster to join")
@@ -67,6 +67,7 @@ fn configure(line: &Line) -> Result<Config, String> {
             dialects: vec![Dialect::Raftd],
             ..Settings::default()
         },
+        compaction: past::compaction(line)?,
         ..Config::new(folder)
     })
 }

@@ -37,6 +37,8 @@ impl fmt::Display for System {
 pub struct Programs {
     pub ours: PathBuf,
     pub etcd: PathBuf,
+    /// What our nodes are told besides.
+    pub more: &'static [&'static str],
 }
 
 pub struct Cluster {
@@ -78,7 +80,9 @@ impl Cluster {
             let arguments = match system {
                 System::Ours => {
                     let join = (at > 0).then_some(ports[0]);
-                    our_arguments(name, ports[at], peer_ports[at], join, &cluster.folder)
+                    let mut line = our_arguments(name, ports[at], peer_ports[at], join, &cluster.folder);
+                    line.extend(programs.more.iter().map(OsString::from));
+                    line
                 }
                 System::Etcd => etcd::arguments(name, ports[at], peer_ports[at], &members, &cluster.folder),
             };
@@ -280,7 +284,7 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_does_not_start_is_told_with_its_log() {
         let folder = tempfile::tempdir().unwrap();
-        let programs = Programs { ours: "/bin/false".into(), etcd: "/bin/false".into() };
+        let programs = Programs { ours: "/bin/false".into(), etcd: "/bin/false".into(), more: &[] };
         for system in [System::Ours, System::Etcd] {
             let error = Cluster::start(system, &programs, folder.path()).await.map(drop).unwrap_err();
             assert!(error.contains("ended") && error.contains("node1.log"), "{error}");
