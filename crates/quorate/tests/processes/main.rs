@@ -17,3 +17,4 @@ mod retries;
 mod sharded;
 mod stage;
 mod walkthrough;
+mod watch;
