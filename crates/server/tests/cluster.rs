@@ -440,3 +440,41 @@ async fn noise_at_the_peer_port_changes_nothing() {
     assert_eq!(get(&handle, "k").await.as_deref(), Some("v"));
     server.stop().await;
 }
+
+/// A backup of a running node becomes a cluster of its own, which goes on from where the backup was taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_becomes_a_new_cluster_that_others_join() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    let old = start(config(folder, "old")).await;
+    for number in 0..200 {
+        assert_written(put(&old.handle(), &format!("key{number}"), "before").await);
+    }
+    let revision = old.handle().view().unwrap().revision();
+    let file = folder.join("file.backup");
+    // HTTP/1.0 has no chunks: what follows the head is the file.
+    let mut stream = TcpStream::connect(old.http_address()).await.unwrap();
+    stream.write_all(b"GET /v1/snapshot HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let body = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+    std::fs::write(&file, &answer[body..]).unwrap();
+    assert_written(put(&old.handle(), "key0", "after").await);
+    let old_cluster = old.handle().identity().cluster.unwrap().0;
+    let raft_address = old.raft_address();
+    old.stop().await;
+
+    let address = format!("localhost:{}", raft_address.port());
+    let restored = server::restore::restore(&file, &folder.join("new"), "new", &address).unwrap();
+    assert_eq!((restored.from, restored.revision, restored.keys), (old_cluster, revision, 200));
+    let new = start(again(folder, "new", raft_address)).await;
+    assert_eq!(new.handle().identity().cluster.unwrap().0, restored.cluster);
+    assert_eq!(get(&new.handle(), "key0").await.as_deref(), Some("before"));
+    let Outcome::Written { revision: next, .. } = put(&new.handle(), "key0", "new").await else { panic!() };
+    assert_eq!(next, revision + 1);
+    let joined = start(joining(folder, "joined", &new)).await;
+    assert_eq!(get(&joined.handle(), "key0").await.as_deref(), Some("new"));
+    assert_eq!(get(&joined.handle(), "key199").await.as_deref(), Some("before"));
+    new.stop().await;
+    joined.stop().await;
+}
