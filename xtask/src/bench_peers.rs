@@ -322,7 +322,7 @@ pub(crate) fn build_for_release() -> Result<(), String> {
     }
 }
 
-fn run_release_build(target: &Path) -> Result<(), String> {
+pub(crate) fn run_release_build(target: &Path) -> Result<(), String> {
     let program = target.join("release").join(format!("xtask{}", std::env::consts::EXE_SUFFIX));
     let status = Command::new(&program).args(std::env::args_os().skip(1)).arg("--no-build").status();
     match status {

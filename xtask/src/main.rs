@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's own chores. One module each; this file only finds the right one.
 
 mod bench_peers;
+mod bench_watchers;
 mod endurance;
 mod sim;
 
@@ -18,6 +19,8 @@ struct Xtask {
 enum Chore {
     /// Measure three nodes of ours and three of etcd in turn, and print the ratios
     BenchPeers(bench_peers::Args),
+    /// Measure what a thousand watchers of what is written cost the writers
+    BenchWatchers(bench_watchers::Args),
     /// Write a million times to a thousand keys with a node away, and check folder, restart and catch-up
     Endurance(endurance::Args),
     /// Live the lives of simulated clusters: one to read, or many to count
@@ -27,6 +30,7 @@ enum Chore {
 fn main() -> ExitCode {
     let done = match Xtask::parse().chore {
         Chore::BenchPeers(args) => bench_peers::run(args),
+        Chore::BenchWatchers(args) => bench_watchers::run(args),
         Chore::Endurance(args) => endurance::run(args),
         Chore::Sim(args) => sim::run(args),
     };
