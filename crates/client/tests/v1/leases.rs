@@ -17,6 +17,7 @@ async fn a_kept_lease_outlives_its_time_and_a_dropped_one_does_not() {
     client.put("k", "v").lease(keeper.id()).await.unwrap();
     // A keepalive that fails is tried again in time.
     node.fault("POST /v1/leases", Fault::Drop);
+    node.fault("POST /v1/leases", Fault::problem(500, "internal", "not_applied", false));
     tokio::time::sleep(TTL * 2).await;
     assert!(!keeper.is_lost() && client.get("k").await.unwrap().is_some());
     assert!(node.seen("POST /v1/leases/").len() >= 4);
