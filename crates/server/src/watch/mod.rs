@@ -51,12 +51,19 @@ pub enum Kind {
     Delete,
 }
 
+/// Whether what was there before is written. It may be known because somebody else wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    Shown,
+    Hidden,
+}
+
 /// How changes are written. One is as good as its name: two of one name write the same.
 #[derive(Debug)]
 pub struct Encoding {
     pub name: &'static str,
     /// Appends one revision, of which these changes are wanted.
-    pub encode: fn(u64, &[&Change], &mut Vec<u8>),
+    pub encode: fn(u64, &[&Change], Before, &mut Vec<u8>),
 }
 
 impl PartialEq for Encoding {

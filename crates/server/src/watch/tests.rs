@@ -9,12 +9,14 @@ use kv::{Action, Command, KeyValue, Operation, RequestId, SessionId, Store};
 /// Writes `REVISION:` and for each change ` +KEY` or ` -KEY`, with `(VERSION BEFORE)`, and ends with `;`.
 static PLAIN: Encoding = Encoding { name: "plain", encode: plain };
 
-fn plain(revision: u64, changes: &[&Change], text: &mut Vec<u8>) {
+fn plain(revision: u64, changes: &[&Change], before: Before, text: &mut Vec<u8>) {
     text.extend(format!("{revision}:").bytes());
     for change in changes {
         text.extend(if change.now.is_some() { b" +" } else { b" -" });
         text.extend(&change.key[..]);
-        if let Some(previous) = &change.previous {
+        if let Some(previous) = &change.previous
+            && before == Before::Shown
+        {
             text.extend(format!("({})", previous.version).bytes());
         }
     }

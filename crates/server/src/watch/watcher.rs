@@ -1,7 +1,7 @@
 //! One who watches: a cursor, and the patience to wait.
 
 use super::ring::Found;
-use super::{End, Hub, Kind, News, Wish};
+use super::{Before, End, Hub, Kind, News, Wish};
 use bytes::Bytes;
 use kv::{Change, OutOfReach, Revision};
 use std::sync::Arc;
@@ -137,11 +137,12 @@ impl Watcher {
     fn take_from<R: std::borrow::Borrow<Revision>>(&mut self, revisions: impl Iterator<Item = R>) -> Step {
         let from = self.next;
         let mut text = Vec::new();
+        let before = if self.wish.previous { Before::Shown } else { Before::Hidden };
         for revision in revisions {
             let revision = revision.borrow();
             let wanted: Vec<&Change> = revision.changes.iter().filter(|change| self.wish.wants(change)).collect();
             if !wanted.is_empty() {
-                (self.wish.encoding.encode)(revision.revision, &wanted, &mut text);
+                (self.wish.encoding.encode)(revision.revision, &wanted, before, &mut text);
             }
             self.next = revision.revision + 1;
             if !text.is_empty() && (text.len() >= BATCH_BYTES || self.next.is_multiple_of(BATCH_REVISIONS)) {

@@ -12,7 +12,7 @@ use super::negotiate::prefers;
 use super::query::{WISH, whole_number};
 use super::range::{ENDS, Ends};
 use super::{Parameters, REVISION, number, out_of_reach, wire};
-use crate::watch::{Encoding, End, Event, Kind, Watcher, Wish};
+use crate::watch::{Before, Encoding, End, Event, Kind, Watcher, Wish};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::header::{CACHE_CONTROL, HeaderName, HeaderValue};
@@ -143,22 +143,22 @@ fn write_problem(refusal: Refusal, is_lines: bool) -> Bytes {
 static EVENTS: Encoding = Encoding { name: "events", encode: encode_event };
 static LINES: Encoding = Encoding { name: "lines", encode: encode_line };
 
-fn encode_event(revision: u64, changes: &[&Change], into: &mut Vec<u8>) {
+fn encode_event(revision: u64, changes: &[&Change], before: Before, into: &mut Vec<u8>) {
     into.extend_from_slice(b"id: ");
     into.extend_from_slice(revision.to_string().as_bytes());
     into.extend_from_slice(b"\nevent: change\ndata: ");
-    write_revision(revision, changes, into);
+    write_revision(revision, changes, before, into);
     into.extend_from_slice(b"\n\n");
 }
 
-fn encode_line(revision: u64, changes: &[&Change], into: &mut Vec<u8>) {
+fn encode_line(revision: u64, changes: &[&Change], before: Before, into: &mut Vec<u8>) {
     into.extend_from_slice(b"{\"change\":");
-    write_revision(revision, changes, into);
+    write_revision(revision, changes, before, into);
     into.extend_from_slice(b"}\n");
 }
 
 /// JSON of one line: text in it has its line ends escaped.
-fn write_revision(revision: u64, changes: &[&Change], into: &mut Vec<u8>) {
+fn write_revision(revision: u64, changes: &[&Change], before: Before, into: &mut Vec<u8>) {
     let mut object = wire::Writer::new(into);
     object.number("revision", revision);
     object.array("changes", changes, |into, change| {
@@ -173,7 +173,9 @@ fn write_revision(revision: u64, changes: &[&Change], into: &mut Vec<u8>) {
                 object.bytes("key", &change.key);
             }
         }
-        if let Some(previous) = &change.previous {
+        if let Some(previous) = &change.previous
+            && before == Before::Shown
+        {
             wire::write_key(object.field("previous"), &change.key, previous, true);
         }
         object.end();

@@ -84,6 +84,19 @@ async fn a_watch_tells_what_comes_after_the_state_that_was_read() {
     assert_eq!(server.asked(), []);
 }
 
+/// The ring is everybody's, and knows what was there before as soon as somebody wants it.
+#[tokio::test]
+async fn only_who_wants_it_is_told_what_was_there_before() {
+    let server = Server::with(&[("a", "0")]);
+    let mut without = Reading::of(&server, "/v1/watch", &[]).await;
+    let mut with = Reading::of(&server, "/v1/watch?prev=true", &[]).await;
+    without.until(&progress(1)).await;
+    with.until(&progress(1)).await;
+    server.cluster().put(b"a", b"1");
+    assert_eq!(without.until("\n\n").await, put_event(2, "a", "1", 1, 2));
+    assert!(with.until("\n\n").await.contains(r#""previous":{"key":"a","value":"0""#));
+}
+
 #[tokio::test]
 async fn a_watch_goes_on_where_it_is_told_to() {
     let server = Server::new();
@@ -189,7 +202,7 @@ async fn what_is_compacted_is_refused_at_the_start_and_ends_a_watch_later() {
         keys: kv::KeyRange::all(),
         only: None,
         previous: false,
-        encoding: &crate::watch::Encoding { name: "none", encode: |_, _, _| {} },
+        encoding: &crate::watch::Encoding { name: "none", encode: |_, _, _, _| {} },
     };
     assert_eq!(hub.watch(wish, 4).next().await, crate::watch::Event::Compacted { next: 4, oldest: 5 });
 }
