@@ -1,4 +1,4 @@
-//! Requests about members: joining, removal, handing leadership over.
+//! Requests about members: joining, promotion, removal, handing leadership over.
 //!
 //! They are carried out by the leader, one at a time; another node forwards them there and waits for the answer. A job
 //! looks at the configuration as it is applied and does the next thing that is missing (level-triggered), so it does
@@ -8,7 +8,10 @@
 //! id; once it has caught up, makes it a voter, and removes the member whose name or address it took over in the same
 //! joint change. An address where nobody answers costs nothing, and a learner that makes no progress is removed again.
 //!
-//! Not handled: permanent learners. Every learner is on its way to become a voter.
+//! A learner that is to stay one says so in the configuration, so that no leader promotes it or gives it up unasked,
+//! however long it is away. A promotion that does not succeed in time leaves it as it was.
+//!
+//! Not handled: making a voter a learner. It is removed, and joins again with an empty folder.
 
 use crate::event::{Effect, Failure, Greeting, Outcome, Ticket};
 use crate::first_number;
@@ -23,7 +26,7 @@ const MAX_JOBS: usize = 64;
 const RESEND_TICKS: u64 = 20;
 /// A learner that makes no progress for this long is removed again.
 const STALLED_TICKS: u64 = 200;
-/// Before a voter is called silent, it has had this long to be heard.
+/// Before a member is called silent, it has had this long to be heard.
 const SILENT_TICKS: u64 = 24;
 /// A learner this close to the commit index is caught up: the rest arrives while it becomes a voter.
 const CAUGHT_UP_ENTRIES: u64 = 256;
@@ -52,7 +55,7 @@ struct Job {
     deadline: u64,
     /// Joining: the answer of the node at the address.
     greeting: Greeted,
-    /// Joining: how far the learner is, and when it last moved.
+    /// Joining, promotion: how far the learner is, and when it last moved.
     matched: Index,
     moved: u64,
     /// Something was done for it, so that a removal that finds nothing is one that happened.
@@ -71,6 +74,22 @@ enum Origin {
     },
     /// Nobody waits for it any more.
     Nobody,
+}
+
+/// Who wants to be a member, and as what.
+#[derive(Clone, Copy)]
+struct Wish<'a> {
+    name: &'a str,
+    address: &'a str,
+    learner: bool,
+}
+
+/// How a learner gets on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    CaughtUp,
+    Behind,
+    Stalled,
 }
 
 enum Greeted {
@@ -203,6 +222,10 @@ impl AdminDesk {
             group.leave_joint();
             return;
         }
+        // What nobody asks for waits until everything is done that somebody asks for.
+        if self.jobs.len() > 1 {
+            self.jobs.retain(|job| job.origin != Origin::Nobody);
+        }
         while let Some(mut job) = self.jobs.pop_front() {
             match self.step(&mut job, group, configuration, now) {
                 Step::Finish(outcome) => self.finish(job.origin, outcome, effects, replies),
@@ -318,9 +341,21 @@ impl AdminDesk {
                 Some((id, _)) if id == self.me => Step::HandOver(None),
                 Some((id, _)) => self.remove(job, id, group, configuration, now),
             },
-            Admin::Join { name, address } => {
-                let (name, address) = (name.clone(), address.clone());
-                self.step_join(job, &name, &address, group, configuration, now)
+            Admin::Join { name, address, learner } => {
+                let (name, address, learner) = (name.clone(), address.clone(), *learner);
+                self.step_join(job, Wish { name: &name, address: &address, learner }, group, configuration, now)
+            }
+            Admin::Promote { name } => {
+                // A learner may be about to take the place of a voter of its name.
+                let learner = configuration.learner_by_name(name);
+                match (learner, configuration.by_name(name)) {
+                    (Some(id), _) => self.step_promote(job, id, group, configuration, now),
+                    (None, Some(_)) => Step::Finish(Outcome::Done),
+                    (None, None) => {
+                        let text = format!("no member is called {name}; `status` lists them");
+                        Step::Finish(Outcome::Failed(Failure::NotFound(text)))
+                    }
+                }
             }
         }
     }
@@ -346,15 +381,8 @@ impl AdminDesk {
         Step::Change(MemberChange::Remove { id })
     }
 
-    fn step_join(
-        &self,
-        job: &mut Job,
-        name: &str,
-        address: &str,
-        group: &Group,
-        configuration: &Configuration,
-        now: u64,
-    ) -> Step {
+    fn step_join(&self, job: &mut Job, wish: Wish<'_>, group: &Group, configuration: &Configuration, now: u64) -> Step {
+        let Wish { name, address, learner } = wish;
         let greeting = match &job.greeting {
             Greeted::NotYet => return Step::Greet,
             Greeted::Asked { .. } if job.deadline <= now => {
@@ -386,16 +414,20 @@ impl AdminDesk {
             if job.deadline <= now {
                 return unavailable(format!("{name} could not be added in time; the members are as before: try again"));
             }
-            return self.add(name, address, greeting.incarnation, configuration, group);
+            return self.add(wish, greeting.incarnation, configuration, group);
         };
-        let replaces = displaced(configuration, id, name, address);
         if configuration.voters.voters.contains(&id) {
+            if learner {
+                return invalid(format!(
+                    "{} votes already; to make it a learner, remove it, and let it join with an empty data folder",
+                    member.name
+                ));
+            }
             if member.name == name && member.address == address {
                 return Step::Finish(Outcome::Done);
             }
-            if let Some(other) = replaces {
-                let other = &configuration.members[&other].name;
-                return invalid(format!("{other} has that name or address already: remove it first"));
+            if let Some(other) = displaced(configuration, id, name, address) {
+                return taken(configuration, other);
             }
             if job.deadline <= now {
                 return unknown(format!("the new address of {name} was not confirmed in time: ask again"));
@@ -403,13 +435,67 @@ impl AdminDesk {
             let member = Member { name: name.into(), address: address.into(), incarnation: greeting.incarnation };
             return Step::Change(MemberChange::Update { id, member });
         }
-        let progress = group.progress(id);
-        let (matched, in_snapshot) = progress.map_or((0, false), |p| (p.matched, p.in_snapshot && p.recently_active));
-        if matched > job.matched || in_snapshot {
-            job.matched = job.matched.max(matched);
-            job.moved = now;
+        if learner {
+            return self.step_stay(job, id, wish, group, configuration, now);
         }
-        if job.moved + STALLED_TICKS <= now {
+        // Meanwhile somebody wanted it to stay what it is.
+        if job.origin == Origin::Nobody && configuration.stays(id) {
+            return Step::Finish(Outcome::Done);
+        }
+        self.step_promote(job, id, group, configuration, now)
+    }
+
+    /// A learner that shall stay one.
+    fn step_stay(
+        &self,
+        job: &mut Job,
+        id: NodeId,
+        Wish { name, address, .. }: Wish<'_>,
+        group: &Group,
+        configuration: &Configuration,
+        now: u64,
+    ) -> Step {
+        let known = &configuration.members[&id];
+        if !configuration.stays(id) || known.name != name || known.address != address {
+            if let Some(other) = displaced(configuration, id, name, address) {
+                return taken(configuration, other);
+            }
+            if job.deadline <= now {
+                return unknown(format!("that {name} stays a learner was not confirmed in time: ask again"));
+            }
+            let member = Member { name: name.into(), address: address.into(), incarnation: known.incarnation };
+            return Step::Change(MemberChange::Stay { id, member });
+        }
+        match job.pace_of(id, group, now) {
+            Pace::CaughtUp => Step::Finish(Outcome::Done),
+            Pace::Behind if job.deadline > now => Step::Wait,
+            Pace::Behind | Pace::Stalled => {
+                unavailable(format!("{name} is a learner now, but has not caught up in time: ask again to see"))
+            }
+        }
+    }
+
+    /// A learner that shall vote, in the place of the member whose name or address it took over.
+    fn step_promote(&self, job: &mut Job, id: NodeId, group: &Group, configuration: &Configuration, now: u64) -> Step {
+        let (name, address) = match &job.request {
+            Admin::Join { name, address, .. } => (name.clone(), address.clone()),
+            _ => (configuration.members[&id].name.clone(), configuration.members[&id].address.clone()),
+        };
+        let stays = configuration.stays(id);
+        let is_late = job.deadline <= now && job.origin != Origin::Nobody;
+        let may_be_done = job.acted || group.has_pending_change();
+        if is_late && stays && may_be_done {
+            return unknown(format!(
+                "the promotion of {name} was not confirmed in time; look at `status` before trying again"
+            ));
+        }
+        let pace = job.pace_of(id, group, now);
+        if stays && !may_be_done && !is_active(group, id) && job.moved + SILENT_TICKS <= now {
+            return unavailable(format!(
+                "nothing is heard of {name}, so it can't catch up; it stays a learner: bring it back, and ask again"
+            ));
+        }
+        if pace == Pace::Stalled {
             return if job.origin == Origin::Nobody {
                 Step::Change(MemberChange::Remove { id })
             } else {
@@ -418,12 +504,14 @@ impl AdminDesk {
                 ))
             };
         }
-        if job.deadline <= now && job.origin != Origin::Nobody {
+        if is_late && stays {
+            return unavailable(format!("{name} has not caught up in time; it stays a learner: ask again when it has"));
+        }
+        if is_late {
             return unavailable(format!("{name} is still catching up and will vote when it has: ask again to see"));
         }
-        let caught_up = matched + CAUGHT_UP_ENTRIES >= group.commit() && matched > 0;
-        match replaces {
-            _ if !caught_up => Step::Wait,
+        match displaced(configuration, id, &name, &address) {
+            _ if pace != Pace::CaughtUp => Step::Wait,
             Some(old) if old == self.me => Step::HandOver(None),
             Some(old)
                 if configuration.is_voter(old) && configuration.voters.voters.len() == 2 && !is_active(group, old) =>
@@ -440,8 +528,7 @@ impl AdminDesk {
 
     fn add(
         &self,
-        name: &str,
-        address: &str,
+        Wish { name, address, learner }: Wish<'_>,
         incarnation: Incarnation,
         configuration: &Configuration,
         group: &Group,
@@ -456,6 +543,13 @@ impl AdminDesk {
             ));
         }
         let old = by_name.or(by_address);
+        // Nobody could say which of the two is meant, and a learner takes no voter's place.
+        if let Some(old) = old
+            && learner
+            && configuration.is_voter(old)
+        {
+            return taken(configuration, old);
+        }
         if let Some(old) = old
             && configuration.voters.voters.len() == 2
             && configuration.is_voter(old)
@@ -474,15 +568,15 @@ impl AdminDesk {
             return Step::Change(MemberChange::Remove { id: old });
         }
         let member = Member { name: name.into(), address: address.into(), incarnation };
-        Step::Change(MemberChange::AddLearner { id: configuration.next_id, member })
+        Step::Change(MemberChange::AddLearner { id: configuration.next_id, member, stays: learner })
     }
 
-    /// A learner without a job: its join timed out, or its leader was lost. It becomes a voter or goes.
+    /// A learner without a job that is not to stay one: its join timed out, or its leader was lost. It becomes a voter or
+    /// goes.
     fn adopt_a_learner(&mut self, configuration: &Configuration, now: u64) {
-        let Some(member) = configuration.voters.learners.first().and_then(|id| configuration.members.get(id)) else {
-            return;
-        };
-        let request = Admin::Join { name: member.name.clone(), address: member.address.clone() };
+        let on_its_way = configuration.voters.learners.iter().find(|&&id| !configuration.stays(id));
+        let Some(member) = on_its_way.and_then(|id| configuration.members.get(id)) else { return };
+        let request = Admin::Join { name: member.name.clone(), address: member.address.clone(), learner: false };
         let mut job = Job::new(Origin::Nobody, request, u64::MAX, now);
         job.greeting = Greeted::Answered(Greeting { incarnation: member.incarnation, cluster: None });
         self.jobs.push_back(job);
@@ -543,6 +637,23 @@ impl Job {
     fn new(origin: Origin, request: Admin, deadline: u64, now: u64) -> Job {
         Job { origin, request, deadline, greeting: Greeted::NotYet, matched: 0, moved: now, acted: false }
     }
+
+    /// A learner that is not heard has not caught up, however little it lacks: it would be a voter that is down.
+    fn pace_of(&mut self, id: NodeId, group: &Group, now: u64) -> Pace {
+        let progress = group.progress(id);
+        let (matched, in_snapshot) = progress.map_or((0, false), |p| (p.matched, p.in_snapshot && p.recently_active));
+        if matched > self.matched || in_snapshot {
+            self.matched = self.matched.max(matched);
+            self.moved = now;
+        }
+        if self.moved + STALLED_TICKS <= now {
+            Pace::Stalled
+        } else if matched > 0 && matched + CAUGHT_UP_ENTRIES >= group.commit() && is_active(group, id) {
+            Pace::CaughtUp
+        } else {
+            Pace::Behind
+        }
+    }
 }
 
 /// The voter to lead next: the one that is furthest among those that answer.
@@ -559,6 +670,10 @@ fn displaced(configuration: &Configuration, id: NodeId, name: &str, address: &st
 
 fn is_active(group: &Group, id: NodeId) -> bool {
     group.progress(id).is_some_and(|p| p.recently_active)
+}
+
+fn taken(configuration: &Configuration, by: NodeId) -> Step {
+    invalid(format!("{} has that name or address already: remove it first", configuration.members[&by].name))
 }
 
 fn leader_changed() -> Failure {

@@ -93,8 +93,11 @@ pub enum Request {
     Freeze,
     /// Answered when this node's published view is as new as the level wants it.
     Read(ReadLevel),
-    /// The node at that peer address wants to be a member. Answered when it votes.
-    Join { name: String, address: String },
+    /// The node at that peer address wants to be a member. Answered when it votes; a learner, which stays one until it is
+    /// promoted, when it has caught up. Without `learner`, a learner that stayed one is promoted.
+    Join { name: String, address: String, learner: bool },
+    /// The learner of that name shall vote, once it has caught up. Answered when it does; a voter does already.
+    Promote { name: String },
     /// The member of that name shall be none.
     Remove { name: String },
     /// Another voter shall lead: the one of that name, or the one that is furthest.

@@ -320,7 +320,10 @@ impl Node {
             Request::Read(level) => {
                 self.replicas.get_mut(&FIRST_GROUP).map_or(Ok(()), |r| r.read(ticket, level, deadline))
             }
-            Request::Join { name, address } => self.admin.request(ticket, Admin::Join { name, address }, deadline),
+            Request::Join { name, address, learner } => {
+                self.admin.request(ticket, Admin::Join { name, address, learner }, deadline)
+            }
+            Request::Promote { name } => self.admin.request(ticket, Admin::Promote { name }, deadline),
             Request::Remove { name } => self.admin.request(ticket, Admin::Remove { name }, deadline),
             Request::Transfer { name } => self.admin.request(ticket, Admin::Transfer { name }, deadline),
         };

@@ -3,7 +3,7 @@
 use base::codec::{Malformed, Reader, Writer};
 use base::{Incarnation, NodeId};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// One member, voter or learner.
@@ -22,6 +22,8 @@ pub struct Member {
 pub struct Configuration {
     pub members: BTreeMap<NodeId, Member>,
     pub voters: consensus::Voters,
+    /// The learners that stay learners until somebody asks to promote them. The others are on their way to vote.
+    pub staying: BTreeSet<NodeId>,
     /// The next Raft id to give out. Every smaller id that is no member was removed and never comes back.
     pub next_id: NodeId,
 }
@@ -32,12 +34,18 @@ impl Configuration {
         Configuration {
             members: BTreeMap::from([(1, founder)]),
             voters: consensus::Voters { voters: vec![1], ..Default::default() },
+            staying: BTreeSet::new(),
             next_id: 2,
         }
     }
 
     pub fn is_voter(&self, node: NodeId) -> bool {
         self.voters.voters.contains(&node) || self.voters.voters_outgoing.contains(&node)
+    }
+
+    /// A learner that is not on its way to vote.
+    pub fn stays(&self, node: NodeId) -> bool {
+        self.staying.contains(&node)
     }
 
     /// It was a member once and is none now.
@@ -47,6 +55,11 @@ impl Configuration {
 
     pub fn by_name(&self, name: &str) -> Option<(NodeId, &Member)> {
         self.members.iter().find(|(_, m)| m.name == name).map(|(&id, m)| (id, m))
+    }
+
+    pub fn learner_by_name(&self, name: &str) -> Option<NodeId> {
+        let is_called_so = |id: &&NodeId| self.members.get(id).is_some_and(|member| member.name == name);
+        self.voters.learners.iter().find(is_called_so).copied()
     }
 
     pub fn by_address(&self, address: &str) -> Option<(NodeId, &Member)> {
@@ -62,6 +75,11 @@ impl Configuration {
             member.encode(&mut w);
         }
         self.voters.encode(&mut w);
+        // Behind what was there before any learner could stay, so that older bytes mean what they meant.
+        if !self.staying.is_empty() {
+            w.varint(self.staying.len() as u64);
+            self.staying.iter().for_each(|&id| w.varint(id));
+        }
         w.into_bytes()
     }
 
@@ -81,8 +99,17 @@ impl Configuration {
             members.insert(r.varint()?, Member::decode(&mut r)?);
         }
         let voters = consensus::Voters::decode(&mut r)?;
+        let mut staying = BTreeSet::new();
+        if r.remaining() > 0 {
+            for _ in 0..r.count()? {
+                staying.insert(r.varint()?);
+            }
+        }
+        if !staying.iter().all(|id| voters.learners.contains(id)) {
+            return Err(Malformed("learners that stay"));
+        }
         r.finish()?;
-        Ok(Configuration { members, voters, next_id })
+        Ok(Configuration { members, voters, staying, next_id })
     }
 }
 
@@ -108,8 +135,14 @@ impl Member {
 /// A change of the members, as it stands in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MemberChange {
-    /// A new member, which does not vote yet. `id` is the configuration's next.
+    /// A new member, which does not vote: yet, or until it is promoted if it `stays`. `id` is the configuration's next.
     AddLearner {
+        id: NodeId,
+        member: Member,
+        stays: bool,
+    },
+    /// The learner stays one until it is promoted, under that name and address.
+    Stay {
         id: NodeId,
         member: Member,
     },
@@ -132,8 +165,8 @@ impl MemberChange {
     pub fn encode(&self) -> Bytes {
         let mut w = Writer::new();
         match self {
-            MemberChange::AddLearner { id, member } => {
-                w.u8(1);
+            MemberChange::AddLearner { id, member, stays } => {
+                w.u8(if *stays { 5 } else { 1 });
                 w.varint(*id);
                 member.encode(&mut w);
             }
@@ -151,6 +184,11 @@ impl MemberChange {
                 w.varint(*id);
                 member.encode(&mut w);
             }
+            MemberChange::Stay { id, member } => {
+                w.u8(6);
+                w.varint(*id);
+                member.encode(&mut w);
+            }
         }
         w.into_bytes()
     }
@@ -160,10 +198,11 @@ impl MemberChange {
         let tag = r.u8()?;
         let id = r.varint()?;
         let change = match tag {
-            1 => MemberChange::AddLearner { id, member: Member::decode(&mut r)? },
+            1 | 5 => MemberChange::AddLearner { id, member: Member::decode(&mut r)?, stays: tag == 5 },
             2 => MemberChange::Promote { id, replaces: Some(r.varint()?).filter(|&id| id != 0) },
             3 => MemberChange::Remove { id },
             4 => MemberChange::Update { id, member: Member::decode(&mut r)? },
+            6 => MemberChange::Stay { id, member: Member::decode(&mut r)? },
             _ => return Err(Malformed("member change")),
         };
         r.finish()?;
@@ -174,7 +213,7 @@ impl MemberChange {
     pub fn voter_change(&self) -> consensus::Change {
         let mut change = consensus::Change::default();
         match *self {
-            MemberChange::AddLearner { id, .. } => change.add_learners.push(id),
+            MemberChange::AddLearner { id, .. } | MemberChange::Stay { id, .. } => change.add_learners.push(id),
             MemberChange::Promote { id, replaces } => {
                 change.add_voters.push(id);
                 change.remove.extend(replaces);
@@ -192,6 +231,7 @@ impl Configuration {
     pub fn admits(&self, change: &MemberChange) -> bool {
         match change {
             MemberChange::AddLearner { id, .. } => *id == self.next_id && !self.voters.is_joint(),
+            MemberChange::Stay { id, .. } => self.voters.learners.contains(id) && !self.voters.is_joint(),
             MemberChange::Promote { id, replaces } => {
                 self.voters.learners.contains(id)
                     && replaces.is_none_or(|old| old != *id && self.members.contains_key(&old))
@@ -209,9 +249,16 @@ impl Configuration {
     /// Applies a change that it [admits](Self::admits); `voters` are the group's after the change.
     pub fn apply(&mut self, change: &MemberChange, voters: consensus::Voters) {
         match change {
-            MemberChange::AddLearner { id, member } => {
+            MemberChange::AddLearner { id, member, stays } => {
                 self.members.insert(*id, member.clone());
+                if *stays {
+                    self.staying.insert(*id);
+                }
                 self.next_id = id + 1;
+            }
+            MemberChange::Stay { id, member } => {
+                self.members.insert(*id, member.clone());
+                self.staying.insert(*id);
             }
             MemberChange::Update { id, member } => {
                 self.members.insert(*id, member.clone());
@@ -224,6 +271,7 @@ impl Configuration {
     /// New voters; who is in none of their lists is no member any more.
     pub fn set_voters(&mut self, voters: consensus::Voters) {
         self.members.retain(|&id, _| voters.contains(id));
+        self.staying.retain(|id| voters.learners.contains(id));
         self.voters = voters;
     }
 }
@@ -242,8 +290,12 @@ mod tests {
         configuration.members.insert(2, member("b"));
         configuration.voters.learners.push(2);
         assert_eq!(Configuration::decode(configuration.encode()).unwrap(), configuration);
+        configuration.staying.insert(2);
+        assert_eq!(Configuration::decode(configuration.encode()).unwrap(), configuration);
         for change in [
-            MemberChange::AddLearner { id: 3, member: member("c") },
+            MemberChange::AddLearner { id: 3, member: member("c"), stays: false },
+            MemberChange::AddLearner { id: 3, member: member("c"), stays: true },
+            MemberChange::Stay { id: 2, member: member("d") },
             MemberChange::Promote { id: 3, replaces: Some(2) },
             MemberChange::Promote { id: 3, replaces: None },
             MemberChange::Remove { id: 1 },
@@ -263,7 +315,7 @@ mod tests {
     #[test]
     fn a_removed_id_stays_removed() {
         let mut configuration = Configuration::bootstrap(member("a"));
-        let add = MemberChange::AddLearner { id: 2, member: member("b") };
+        let add = MemberChange::AddLearner { id: 2, member: member("b"), stays: true };
         assert!(configuration.admits(&add));
         let voters = |voters: &[u64], learners: &[u64]| consensus::Voters {
             voters: voters.to_vec(),
@@ -271,11 +323,21 @@ mod tests {
             ..Default::default()
         };
         configuration.apply(&add, voters(&[1], &[2]));
+        assert!(configuration.stays(2));
         let remove = MemberChange::Remove { id: 2 };
         assert!(configuration.admits(&remove));
         configuration.apply(&remove, voters(&[1], &[]));
         assert!(configuration.was_removed(2) && !configuration.was_removed(3) && !configuration.was_removed(1));
         assert!(!configuration.admits(&add), "id 2 was given out before");
+        assert!(!configuration.stays(2));
+    }
+
+    #[test]
+    fn only_a_learner_stays_one() {
+        let mut configuration = Configuration::bootstrap(member("a"));
+        assert!(!configuration.admits(&MemberChange::Stay { id: 1, member: member("a") }), "it votes");
+        configuration.staying.insert(1);
+        assert_eq!(Configuration::decode(configuration.encode()), Err(Malformed("learners that stay")));
     }
 
     #[test]

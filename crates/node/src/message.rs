@@ -66,10 +66,15 @@ pub enum Message {
 /// A request about members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admin {
-    /// The node at that peer address wants to be a member under that name.
+    /// The node at that peer address wants to be a member under that name: a voter, or a learner that stays one.
     Join {
         name: String,
         address: String,
+        learner: bool,
+    },
+    /// The learner of that name shall vote.
+    Promote {
+        name: String,
     },
     Remove {
         name: String,
@@ -198,8 +203,8 @@ fn decode_info(r: &mut Reader) -> Result<CheckpointInfo, Malformed> {
 
 fn encode_admin(request: &Admin, w: &mut Writer) {
     match request {
-        Admin::Join { name, address } => {
-            w.u8(1);
+        Admin::Join { name, address, learner } => {
+            w.u8(if *learner { 4 } else { 1 });
             w.text(name);
             w.text(address);
         }
@@ -212,14 +217,19 @@ fn encode_admin(request: &Admin, w: &mut Writer) {
             w.bool(name.is_some());
             name.iter().for_each(|name| w.text(name));
         }
+        Admin::Promote { name } => {
+            w.u8(5);
+            w.text(name);
+        }
     }
 }
 
 fn decode_admin(r: &mut Reader) -> Result<Admin, Malformed> {
     match r.u8()? {
-        1 => Ok(Admin::Join { name: r.text()?, address: r.text()? }),
+        tag @ (1 | 4) => Ok(Admin::Join { name: r.text()?, address: r.text()?, learner: tag == 4 }),
         2 => Ok(Admin::Remove { name: r.text()? }),
         3 => Ok(Admin::Transfer { name: if r.bool()? { Some(r.text()?) } else { None } }),
+        5 => Ok(Admin::Promote { name: r.text()? }),
         _ => Err(Malformed("admin request")),
     }
 }

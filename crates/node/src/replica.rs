@@ -566,7 +566,9 @@ impl Replica {
 fn describe(change: &MemberChange, before: &Configuration) -> String {
     let name = |id: &NodeId| before.members.get(id).map_or_else(|| format!("node {id}"), |m| m.name.clone());
     match change {
-        MemberChange::AddLearner { member, .. } => format!("{member} is catching up"),
+        MemberChange::AddLearner { member, stays: false, .. } => format!("{member} is catching up"),
+        MemberChange::AddLearner { member, stays: true, .. } => format!("{member} is catching up, and stays a learner"),
+        MemberChange::Stay { member, .. } => format!("{member} stays a learner"),
         MemberChange::Promote { id, replaces: None } => format!("{} votes now", name(id)),
         MemberChange::Promote { id, replaces: Some(_) } => {
             format!("{} votes now, in the place of an older member", name(id))

@@ -14,7 +14,15 @@ fn put(key: &str, value: &str) -> Request {
 }
 
 fn join(name: &str) -> Request {
-    Request::Join { name: name.into(), address: format!("{name}:1") }
+    Request::Join { name: name.into(), address: format!("{name}:1"), learner: false }
+}
+
+fn join_as_learner(name: &str) -> Request {
+    Request::Join { name: name.into(), address: format!("{name}:1"), learner: true }
+}
+
+fn promote(name: &str) -> Request {
+    Request::Promote { name: name.into() }
 }
 
 fn act(action: Action) -> Request {
@@ -313,6 +321,174 @@ fn a_removed_node_stops_serving_and_says_why() {
     }
     let last = world.ask("c", Request::Remove { name: "c".into() });
     assert!(matches!(last, Outcome::Failed(Failure::Invalid(_))), "{last:?}");
+}
+
+/// Names of voters, names of learners.
+fn roles(world: &World, asked: &str) -> (Vec<String>, Vec<String>) {
+    let configuration = world.status(asked).configuration.clone();
+    let names = |ids: &[u64]| ids.iter().map(|id| configuration.members[id].name.clone()).collect();
+    (names(&configuration.voters.voters), names(&configuration.voters.learners))
+}
+
+fn assert_roles(world: &World, voters: &[&str], learners: &[&str]) {
+    let names = |list: &[&str]| list.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    assert_eq!(roles(world, &world.leader()), (names(voters), names(learners)));
+}
+
+#[test]
+fn a_learner_stays_one_whoever_leads_and_however_long_it_is_away() {
+    let mut world = cluster_of(&["a", "b"]);
+    world.start_empty("l");
+    assert_eq!(world.ask("b", join_as_learner("l")), Outcome::Done);
+    assert_roles(&world, &["a", "b"], &["l"]);
+    assert_eq!(world.status("l").role, Role::Learner);
+    assert!(matches!(world.ask("l", put("k", "1")), Outcome::Written { .. }));
+
+    // Away for longer than a learner may be that is on its way to vote, over a change of leader, and with all restarted.
+    world.kill("l");
+    assert_eq!(world.ask("a", Request::Transfer { name: Some("b".into()) }), Outcome::Done);
+    world.run(600);
+    for name in ["a", "b"] {
+        world.kill(name);
+    }
+    for name in ["a", "b"] {
+        world.restart(name);
+    }
+    world.run(600);
+    assert_roles(&world, &["a", "b"], &["l"]);
+    world.ask("a", put("k", "2"));
+    world.restart("l");
+    world.run(600);
+    assert_roles(&world, &["a", "b"], &["l"]);
+    assert_eq!(world.read("l", "k"), Some("2".into()));
+    assert_eq!(world.ask("l", join_as_learner("l")), Outcome::Done, "as it is");
+    assert_roles(&world, &["a", "b"], &["l"]);
+    world.assert_equal_states();
+}
+
+#[test]
+fn a_learner_is_in_no_quorum_and_does_not_lead() {
+    let mut world = cluster_of(&["a", "b"]);
+    for name in ["l", "m"] {
+        world.start_empty(name);
+        assert_eq!(world.ask("a", join_as_learner(name)), Outcome::Done);
+    }
+    let refused = world.ask("a", Request::Transfer { name: Some("l".into()) });
+    assert!(matches!(refused, Outcome::Failed(Failure::Invalid(_))), "{refused:?}");
+
+    world.kill("l");
+    world.kill("m");
+    assert!(matches!(world.ask("a", put("k", "both voters")), Outcome::Written { .. }));
+    world.restart("l");
+    world.restart("m");
+    world.run(100);
+    world.kill("a");
+    world.kill("b");
+    world.run(600);
+    assert_eq!([world.status("l").role, world.status("m").role], [Role::Learner; 2]);
+    world.restart("b");
+    world.run(200);
+    let unknown = world.ask("b", put("k", "one voter and two learners"));
+    assert!(matches!(unknown, Outcome::Failed(_)), "{unknown:?}");
+    world.restart("a");
+    world.run(100);
+
+    // It may go whatever else is down.
+    let leader = world.leader();
+    world.kill("m");
+    for name in ["l", "m"] {
+        assert_eq!(world.ask(&leader, Request::Remove { name: name.into() }), Outcome::Done);
+    }
+    assert_roles(&world, &["a", "b"], &[]);
+}
+
+#[test]
+fn a_promoted_learner_counts() {
+    for ask in [promote, join] {
+        let mut world = cluster_of(&["a", "b"]);
+        world.start_empty("l");
+        assert_eq!(world.ask("a", join_as_learner("l")), Outcome::Done);
+        world.run(300);
+        assert_eq!(world.ask("b", ask("l")), Outcome::Done);
+        assert_roles(&world, &["a", "b", "l"], &[]);
+        assert_eq!(world.ask("l", promote("l")), Outcome::Done, "it votes already");
+        assert!(world.status("a").configuration.staying.is_empty());
+        world.kill("a");
+        assert!(matches!(world.ask("l", put("k", "two of three")), Outcome::Written { .. }));
+        world.assert_equal_states();
+    }
+}
+
+/// It would be a voter that is down.
+#[test]
+fn a_learner_that_is_away_is_not_promoted_and_stays_one() {
+    let mut world = cluster_of(&["a", "b"]);
+    world.start_empty("l");
+    assert_eq!(world.ask("a", join_as_learner("l")), Outcome::Done);
+    world.kill("l");
+    world.run(50);
+    for asked in ["a", "b"] {
+        match world.ask(asked, promote("l")) {
+            Outcome::Failed(Failure::Unavailable(text)) => assert!(text.contains("nothing is heard of l"), "{text}"),
+            other => panic!("{other:?}"),
+        }
+        assert_roles(&world, &["a", "b"], &["l"]);
+    }
+    world.restart("l");
+    world.run(300);
+    assert_roles(&world, &["a", "b"], &["l"]);
+    assert_eq!(world.ask("b", promote("l")), Outcome::Done);
+    assert_roles(&world, &["a", "b", "l"], &[]);
+
+    let nobody = world.ask("b", promote("nobody"));
+    assert!(matches!(nobody, Outcome::Failed(Failure::NotFound(_))), "{nobody:?}");
+}
+
+#[test]
+fn a_learner_takes_the_place_of_a_learner_of_its_name_but_of_no_voter() {
+    let mut world = cluster_of(&["a", "b"]);
+    world.start_empty("l");
+    assert_eq!(world.ask("a", join_as_learner("l")), Outcome::Done);
+    for name in ["l", "b"] {
+        world.kill(name);
+        world.run(10);
+    }
+    world.restart("b");
+    world.start_empty("l");
+    assert_eq!(world.ask("b", join_as_learner("l")), Outcome::Done);
+    assert_roles(&world, &["a", "b"], &["l"]);
+    assert_eq!(world.status("a").configuration.by_name("l").unwrap().0, 4, "another life, another member");
+
+    let votes = world.ask("a", join_as_learner("b"));
+    assert!(matches!(&votes, Outcome::Failed(Failure::Invalid(text)) if text.contains("votes already")), "{votes:?}");
+    let address = "l:1".to_owned();
+    let taken = world.ask("a", Request::Join { name: "b".into(), address, learner: true });
+    assert!(matches!(&taken, Outcome::Failed(Failure::Invalid(text)) if text.contains("has that name")), "{taken:?}");
+    assert_roles(&world, &["a", "b"], &["l"]);
+}
+
+/// Its disk hangs, so it does not catch up, and meanwhile somebody wants it to stay a learner.
+#[test]
+fn a_learner_on_its_way_can_be_asked_to_stay() {
+    let mut world = cluster_of(&["a", "b"]);
+    world.start_empty("l");
+    world.hang_disk("l");
+    let joining = world.ask("a", join("l"));
+    assert!(matches!(joining, Outcome::Failed(Failure::Unavailable(_))), "{joining:?}");
+    world.run(20);
+    assert_roles(&world, &["a", "b"], &["l"]);
+    assert!(world.status("a").configuration.staying.is_empty());
+    let staying = world.send("b", join_as_learner("l"));
+    world.run(50);
+    assert_eq!(world.answer(staying), None, "it has not caught up");
+    assert!(world.status("a").configuration.stays(3));
+    world.kill("l");
+    world.mend_disk("l");
+    world.restart("l");
+    world.run(100);
+    assert_eq!(world.answer(staying), Some(Outcome::Done));
+    world.run(600);
+    assert_roles(&world, &["a", "b"], &["l"]);
 }
 
 /// Before anything is proposed, and with what is wrong.

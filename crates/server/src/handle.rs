@@ -57,9 +57,9 @@ impl Handle {
     pub async fn request(&self, request: Request, limit: Duration) -> Outcome {
         let request = match request {
             // Two spellings of one address are one address; the one that the cluster knows wins.
-            Request::Join { name, address } => {
+            Request::Join { name, address, learner } => {
                 let address = address::as_known(address, &self.status().configuration).await;
-                Request::Join { name, address }
+                Request::Join { name, address, learner }
             }
             other => other,
         };

@@ -173,7 +173,7 @@ fn weight(request: &Request) -> usize {
         Request::Write { operations, .. } => operations.iter().map(operation_bytes).sum(),
         Request::Act { action, .. } => action.bytes(),
         Request::Read(_) | Request::LeaseTime { .. } | Request::Freeze => 0,
-        Request::Join { .. } | Request::Remove { .. } | Request::Transfer { .. } => 0,
+        Request::Join { .. } | Request::Promote { .. } | Request::Remove { .. } | Request::Transfer { .. } => 0,
     }
 }
 

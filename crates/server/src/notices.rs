@@ -85,7 +85,13 @@ fn words(message: &Message) -> String {
         Message::ReadIndex { id, weak: false, .. } => format!("from which entry on may I read? ({id})"),
         Message::ReadIndex { id, weak: true, .. } => format!("from which entry on may I read, on your word? ({id})"),
         Message::ReadIndexReply { id, index, .. } => format!("you may read from entry {index} on ({id})"),
-        Message::Admin { request: Admin::Join { name, address }, .. } => format!("let {name} at {address} join"),
+        Message::Admin { request: Admin::Join { name, address, learner: false }, .. } => {
+            format!("let {name} at {address} join")
+        }
+        Message::Admin { request: Admin::Join { name, address, learner: true }, .. } => {
+            format!("let {name} at {address} join as a learner")
+        }
+        Message::Admin { request: Admin::Promote { name }, .. } => format!("let {name} vote"),
         Message::Admin { request: Admin::Remove { name }, .. } => format!("remove {name}"),
         Message::Admin { request: Admin::Transfer { name: None }, .. } => "let another node lead".into(),
         Message::Admin { request: Admin::Transfer { name: Some(name) }, .. } => format!("let {name} lead"),

@@ -290,7 +290,7 @@ async fn a_node_that_waits_is_let_in_when_somebody_asks_for_it() {
     let a = start(config(folder.path(), "a")).await;
     assert_written(put(&a.handle(), "k", "v").await);
     let address = format!("localhost:{}", b.raft_address().port());
-    let let_in = Request::Join { name: "b".into(), address };
+    let let_in = Request::Join { name: "b".into(), address, learner: false };
     assert_eq!(a.handle().request(let_in, LIMIT).await, Outcome::Done);
     assert_eq!(get(&b.handle(), "k").await.as_deref(), Some("v"));
     b.stop().await;
@@ -386,7 +386,10 @@ async fn who_asks_in_vain_stops_asking_once_it_votes() {
 
     let a = start(config(folder.path(), "a")).await;
     let address = format!("localhost:{}", b.raft_address().port());
-    assert_eq!(a.handle().request(Request::Join { name: "b".into(), address }, LIMIT).await, Outcome::Done);
+    assert_eq!(
+        a.handle().request(Request::Join { name: "b".into(), address, learner: false }, LIMIT).await,
+        Outcome::Done
+    );
     assert_written(put(&b.handle(), "k", "v").await);
     let before = asked.load(Ordering::Relaxed);
     sleep(Duration::from_millis(2200)).await;

@@ -147,7 +147,7 @@ impl Troubles {
             world.start(host, false);
         }
         let member = *self.rng.pick(&others);
-        let request = Request::Join { name: world.name(host), address: world.address(host) };
+        let request = Request::Join { name: world.name(host), address: world.address(host), learner: false };
         let question = world.ask(member, 10 * TICKS_PER_SECOND, request);
         self.joins.insert(question, host);
         let now = world.now();

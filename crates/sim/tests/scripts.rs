@@ -32,6 +32,7 @@ scripts! {
     duplicate_requests
     hung_disk_gives_way
     join_to_nowhere
+    joining_as_a_learner
     keep_alive_overtakes_the_end_of_a_lease
     leader_removes_itself
     lease_ends_after_the_death_of_its_leader
@@ -115,7 +116,11 @@ impl Script {
     }
 
     fn join(&self, host: HostNumber) -> Request {
-        Request::Join { name: self.world.name(host), address: self.world.address(host) }
+        Request::Join { name: self.world.name(host), address: self.world.address(host), learner: false }
+    }
+
+    fn join_as_a_learner(&self, host: HostNumber) -> Request {
+        Request::Join { name: self.world.name(host), address: self.world.address(host), learner: true }
     }
 
     fn leader(&mut self) -> String {
@@ -384,6 +389,14 @@ impl Runner for Script {
             }
             "join" => {
                 let request = self.join(number(0)?);
+                return line(self.ask(number(1)?, request));
+            }
+            "join-as-learner" => {
+                let request = self.join_as_a_learner(number(0)?);
+                return line(self.ask(number(1)?, request));
+            }
+            "promote" => {
+                let request = Request::Promote { name: words[0].to_owned() };
                 return line(self.ask(number(1)?, request));
             }
             "remove" => {

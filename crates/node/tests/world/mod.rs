@@ -229,6 +229,11 @@ impl World {
         self.hosts.get_mut(name).unwrap().disk_hangs = true;
     }
 
+    /// What it had in hand is lost; the node has to be started again.
+    pub fn mend_disk(&mut self, name: &str) {
+        self.hosts.get_mut(name).unwrap().disk_hangs = false;
+    }
+
     pub fn snapshots_installed(&self, name: &str) -> usize {
         self.hosts[name].notices.iter().filter(|n| matches!(n, Notice::SnapshotInstalled { .. })).count()
     }

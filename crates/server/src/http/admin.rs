@@ -80,7 +80,7 @@ impl<C: Cluster> Member<C> {
     /// Lets the node at that peer address in. `asker`: where an address without a host is.
     pub(super) async fn join(&self, name: String, address: String, asker: IpAddr) -> Result<(), Refusal> {
         let address = complete_address(address, asker)?;
-        self.ask(node::Request::Join { name, address }, self.settings.request_limit).await
+        self.ask(node::Request::Join { name, address, learner: false }, self.settings.request_limit).await
     }
 
     /// The same, where a node has no name but its address; or the one that the cluster knows the node there by.

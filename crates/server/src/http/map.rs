@@ -122,7 +122,9 @@ impl Cluster for Map {
             node::Request::Act { action, idempotency } => Asked::Act(action.clone(), idempotency.clone()),
             node::Request::LeaseTime { lease } => Asked::LeaseTime(*lease),
             node::Request::Freeze => Asked::Freeze,
-            node::Request::Join { name, address } => Asked::Join(name.clone(), address.clone()),
+            node::Request::Join { name, address, learner: false } => Asked::Join(name.clone(), address.clone()),
+            node::Request::Join { name, address, learner: true } => Asked::JoinAsLearner(name.clone(), address.clone()),
+            node::Request::Promote { name } => Asked::Promote(name.clone()),
             node::Request::Remove { name } => Asked::Remove(name.clone()),
             node::Request::Transfer { name } => Asked::Transfer(name.clone()),
         };
@@ -191,6 +193,8 @@ pub enum Asked {
     LeaseTime(u64),
     Freeze,
     Join(String, String),
+    JoinAsLearner(String, String),
+    Promote(String),
     Remove(String),
     Transfer(Option<String>),
 }

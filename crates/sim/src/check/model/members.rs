@@ -37,6 +37,7 @@ impl Members {
                 self.next += 1;
                 self.learners.insert(id)
             }
+            Ok(MemberChange::Stay { id, .. }) => self.learners.contains(&id),
             Ok(MemberChange::Promote { id, replaces })
                 if self.learners.contains(&id) && replaces.is_none_or(|old| old != id && self.contains(old)) =>
             {
