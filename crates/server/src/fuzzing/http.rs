@@ -236,7 +236,6 @@ const CODES: &[&str] = &[
     "method_not_allowed",
     "request_timeout",
     "lease_exists",
-    "not_caught_up",
     "compacted",
     "removed",
     "precondition_failed",

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /status` | 200 with this node's own view |
 //! | `POST /join` `{"id":"node1","addr":"localhost:12001"}` | 200 when the node there votes (hraftd) |
+//! | `POST /join` `{"id":"node1","addr":"localhost:12001","learner":true}` | 200 when it has caught up; it stays a learner |
 //! | `POST /join` `{"name":"2f7a1c0","connectionString":"http://localhost:4002"}` | the same (raftd) |
 //! | `DELETE /remove` `{"id":"node1"}` | 200 when it is no member (rqlite) |
 
@@ -58,8 +59,8 @@ impl member::Call for Call {
     ) -> Result<Answer, Refusal> {
         match self {
             Call::Join => {
-                let (name, address) = parse_join(&body::read(request.body_mut()).await?)?;
-                member.join(name, address, peer.ip()).await?;
+                let (name, address, learner) = parse_join(&body::read(request.body_mut()).await?)?;
+                member.join(name, address, learner, peer.ip()).await?;
             }
             Call::Remove => {
                 let expected = "the body must be a JSON object with exactly this string: id";
@@ -77,10 +78,17 @@ impl member::Call for Call {
 }
 
 impl<C: Cluster> Member<C> {
-    /// Lets the node at that peer address in. `asker`: where an address without a host is.
-    pub(super) async fn join(&self, name: String, address: String, asker: IpAddr) -> Result<(), Refusal> {
+    /// Lets the node at that peer address in, as a voter, or as a learner that stays one. `asker`: where an address without a
+    /// host is.
+    pub(super) async fn join(
+        &self,
+        name: String,
+        address: String,
+        learner: bool,
+        asker: IpAddr,
+    ) -> Result<(), Refusal> {
         let address = complete_address(address, asker)?;
-        self.ask(node::Request::Join { name, address, learner: false }, self.settings.request_limit).await
+        self.ask(node::Request::Join { name, address, learner }, self.settings.request_limit).await
     }
 
     /// The same, where a node has no name but its address; or the one that the cluster knows the node there by.
@@ -88,24 +96,24 @@ impl<C: Cluster> Member<C> {
         let configuration = &self.cluster.status().configuration;
         let address = address::as_known(complete_address(address, asker)?, configuration).await;
         let name = configuration.by_address(&address).map_or(&address, |(_, member)| &member.name).clone();
-        self.join(name, address, asker).await
+        self.join(name, address, false, asker).await
     }
 }
 
-/// Name and peer address, in the words of either program.
-fn parse_join(body: &[u8]) -> Result<(String, String), Refusal> {
+/// Name and peer address, in the words of either program, and whether it is to stay a learner, in ours.
+fn parse_join(body: &[u8]) -> Result<(String, String, bool), Refusal> {
     const EXPECTED: &str = "the body must be a JSON object with exactly these strings: id, addr (or, as raftd says it: \
-                            name, connectionString)";
-    let object = json::object(body, EXPECTED)?;
+                            name, connectionString), and may have \"learner\": true";
+    let (object, learner) = json::object_with_flag(body, "learner", EXPECTED)?;
     let is_raftd = object.0.iter().any(|(field, _)| field == "connectionString");
     let fields = json::exactly(object, if is_raftd { ["name", "connectionString"] } else { ["id", "addr"] });
     let [name, address] = fields.ok_or_else(|| Refusal::invalid(format!("{EXPECTED}; nothing was changed")))?;
     if !is_raftd {
-        return Ok((name, address));
+        return Ok((name, address, learner));
     }
     let bare = address.strip_prefix("http://").map(|address| address.trim_end_matches('/').to_string());
     let wrong = || Refusal::invalid("connectionString must be http://HOST:PORT; nothing was changed");
-    Ok((name, bare.ok_or_else(wrong)?))
+    Ok((name, bare.ok_or_else(wrong)?, learner))
 }
 
 /// An address without a host (`:12001`, the bare port, or all interfaces) is at the one who asks.

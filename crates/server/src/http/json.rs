@@ -17,6 +17,13 @@ pub fn object(body: &[u8], expected: &str) -> Result<Object, Refusal> {
     serde_json::from_slice(body).map_err(|error| wrong(expected, &error))
 }
 
+/// The same, where one field may be there that is true or false; false if it is not there.
+pub fn object_with_flag(body: &[u8], flag: &str, expected: &str) -> Result<(Object, bool), Refusal> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let read = reader.deserialize_any(WithFlag(flag)).and_then(|read| reader.end().map(|()| read));
+    read.map_err(|error| wrong(expected, &error))
+}
+
 /// The string of that name in an object, whatever else is in it; empty if there is none. As Go has it, upper and lower
 /// case are the same, and of several the last one counts.
 pub fn field(body: &[u8], name: &str, expected: &str) -> Result<String, Refusal> {
@@ -73,6 +80,33 @@ impl<'de> Visitor<'de> for Field<'_> {
             }
         }
         Ok(found)
+    }
+}
+
+struct WithFlag<'a>(&'a str);
+
+impl<'de> Visitor<'de> for WithFlag<'_> {
+    type Value = (Object, bool);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of strings")
+    }
+
+    fn visit_unit<E>(self) -> Result<(Object, bool), E> {
+        Ok((Object(Vec::new()), false))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(Object, bool), A::Error> {
+        let (mut pairs, mut is_set) = (Vec::new(), false);
+        while let Some(key) = map.next_key::<String>()? {
+            if key == self.0 {
+                is_set = map.next_value()?;
+            } else {
+                let Text(value) = map.next_value()?;
+                pairs.push((key, value));
+            }
+        }
+        Ok((Object(pairs), is_set))
     }
 }
 

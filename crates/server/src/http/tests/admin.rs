@@ -92,6 +92,8 @@ async fn join_and_remove_take_exactly_their_fields() {
         r#"{"id":"n","addr":null}"#,
         r#"{"id":"","addr":"a:1"}"#,
         r#"{"id":"n","addr":"a:1"} x"#,
+        r#"{"id":"n","addr":"a:1","learner":"true"}"#,
+        r#"{"learner":true}"#,
         r#"{"id":"n","addr":"localhost"}"#,
         r#"{"id":"n","addr":"localhost:0"}"#,
         r#"{"id":"n","addr":"localhost:99999"}"#,
@@ -104,6 +106,14 @@ async fn join_and_remove_take_exactly_their_fields() {
         server.call("DELETE", "/remove", body).await.expect_error(400, "id");
     }
     assert_eq!(server.asked(), []);
+
+    for (flag, asked) in
+        [("true", Asked::JoinAsLearner("n".into(), "a:1".into())), ("false", Asked::Join("n".into(), "a:1".into()))]
+    {
+        let body = format!(r#"{{"id":"n","addr":"a:1","learner":{flag}}}"#);
+        assert_eq!(server.post("/join", &body).await.status, 200);
+        assert_eq!(server.asked(), [asked]);
+    }
 
     assert_eq!(server.call("DELETE", "/remove", r#"{"id":"node2"}"#).await.status, 200);
     assert_eq!(server.asked(), [Asked::Remove("node2".into())]);

@@ -88,32 +88,35 @@ pub fn members<C: Cluster>(request: &Request<Incoming>, member: &Member<C>) -> R
     Ok(answer::json(body))
 }
 
-/// Answered when the node there votes.
+/// Answered when the node there votes; a learner, which stays one, when it has caught up.
 pub async fn add<C: Cluster>(
     request: &mut Request<Incoming>,
     asker: SocketAddr,
     member: &Member<C>,
 ) -> Result<Answer, Refusal> {
     Parameters::parse(request.uri().query(), &[])?;
-    let expected = "the body must be a JSON object with exactly these strings: name, address";
-    let fields = json::exactly(json::object(&body::read(request.body_mut()).await?, expected)?, ["name", "address"]);
+    let expected =
+        "the body must be a JSON object with exactly these strings: name, address, and may have \"learner\": true";
+    let (object, learner) = json::object_with_flag(&body::read(request.body_mut()).await?, "learner", expected)?;
+    let fields = json::exactly(object, ["name", "address"]);
     let [name, address] = fields.ok_or_else(|| Refusal::invalid(format!("{expected}; nothing was changed")))?;
-    member.join(name, address, asker.ip()).await?;
+    member.join(name, address, learner, asker.ip()).await?;
     Ok(answer::json("{}"))
 }
 
-/// A member that does not vote yet is made a voter by the leader, when it has caught up; nobody need ask for it. So all
-/// there is to say is whether it does.
-pub fn promote<C: Cluster>(name: &[u8], request: &Request<Incoming>, member: &Member<C>) -> Result<Answer, Refusal> {
+/// Answered when it votes. A learner that does not catch up in time stays what it is.
+pub async fn promote<C: Cluster>(
+    name: &[u8],
+    request: &Request<Incoming>,
+    member: &Member<C>,
+) -> Result<Answer, Refusal> {
     Parameters::parse(request.uri().query(), &[])?;
-    let status = member.cluster.status();
-    let name = known(name, &status)?;
-    let votes = status.configuration.by_name(&name).is_some_and(|(id, _)| status.configuration.is_voter(id));
-    if votes {
-        return Ok(answer::json("{}"));
+    let asked = node::Request::Promote { name: String::from_utf8_lossy(name).into_owned() };
+    match member.outcome(asked).await {
+        // Only the leader knows for sure who is a member: one that was just let in may be unknown here.
+        Err(refusal) if refusal.status() == StatusCode::NOT_FOUND => Err(refusal.coded("member_not_found")),
+        answered => answered.map(|_| answer::json("{}")),
     }
-    let text = format!("{name} does not vote yet; the leader makes it a voter as soon as it has caught up");
-    Err(Refusal::new(StatusCode::CONFLICT, text).coded("not_caught_up").to_be_retried())
 }
 
 pub async fn remove<C: Cluster>(

@@ -168,7 +168,7 @@ impl member::Call for Call {
             To::Status => cluster::status(request, member),
             To::Members => cluster::members(request, member),
             To::AddMember => cluster::add(request, peer, member).await,
-            To::PromoteMember => cluster::promote(&self.named, request, member),
+            To::PromoteMember => cluster::promote(&self.named, request, member).await,
             To::RemoveMember => cluster::remove(&self.named, request, member).await,
             To::Lead => cluster::lead(request, member).await,
             To::Metrics => Ok(metrics::get(member)),
