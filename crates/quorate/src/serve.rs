@@ -1,7 +1,7 @@
 //! `quorate serve`: one node.
 
 use bytesize::ByteSize;
-use server::http::{Dialect, Level, Settings};
+use server::http::{Dialect, Level, MAX_TRANSACTION_OPERATIONS, Settings};
 use server::{Begin, Compaction, Config, Name};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -47,6 +47,13 @@ pub struct Args {
     /// Compact the oldest of the past beyond that size, as 256MiB; 0 keeps it whatever its size. The leader's counts
     #[arg(long, value_name = "BYTES", default_value = "1GiB")]
     compact_above: ByteSize,
+    /// How many conditions and steps a transaction may have, nested ones included
+    #[arg(long, value_name = "COUNT", default_value_t = 128, value_parser = transaction_operations())]
+    max_txn_ops: u64,
+}
+
+fn transaction_operations() -> impl clap::builder::TypedValueParser<Value = u64> {
+    clap::value_parser!(u64).range(1..=MAX_TRANSACTION_OPERATIONS as u64)
 }
 
 pub fn run(args: Args) -> Result<(), String> {
@@ -62,6 +69,7 @@ pub fn run(args: Args) -> Result<(), String> {
             read_level: args.read_level,
             forward: !args.no_forward,
             dialects: if args.dialect.is_empty() { Dialect::ALL.to_vec() } else { args.dialect },
+            max_transaction_operations: args.max_txn_ops as usize,
             ..Settings::default()
         },
         compaction: Compaction { after: args.compact_after, above_bytes: args.compact_above.as_u64() },

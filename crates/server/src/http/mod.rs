@@ -38,6 +38,7 @@ mod v1;
 
 pub use answer::{Answer, Refusal};
 pub use cluster::Cluster;
+pub use kv::MAX_TRANSACTION_OPERATIONS;
 pub use member::{Dialect, Member, Settings};
 pub use read::{Level, Wish};
 
