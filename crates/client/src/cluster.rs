@@ -99,7 +99,13 @@ impl Client {
         self.call(Ask::write(Method::POST, "/v1/members").with_json(&member)).await.map(drop)
     }
 
-    /// Makes a learner a voter; no change if it is one.
+    /// Lets a node in as a learner: it has all that the others have and counts for no majority, until it is promoted.
+    pub async fn add_learner(&self, name: &str, address: &str) -> Result<(), Error> {
+        let member = json!({ "name": name, "address": address, "learner": true });
+        self.call(Ask::write(Method::POST, "/v1/members").with_json(&member)).await.map(drop)
+    }
+
+    /// Makes a learner a voter, once it has caught up; no change if it is one.
     pub async fn promote_member(&self, name: &str) -> Result<(), Error> {
         self.call(Ask::write(Method::POST, format!("{}/promote", member_path(name)))).await.map(drop)
     }

@@ -125,6 +125,8 @@ async fn the_cluster_tells_and_is_told() {
     );
     assert_eq!(client.members().await.unwrap()[0].role, "voter");
     client.add_member("n/2", "h:2").await.unwrap();
+    client.add_learner("n/3", "h:3").await.unwrap();
+    assert_eq!(node.seen("POST /v1/members")[1].body, br#"{"address":"h:3","learner":true,"name":"n/3"}"#);
     client.promote_member("n/2").await.unwrap();
     client.remove_member("n/2").await.unwrap();
     assert!(matches!(client.remove_member("gone").await, Err(Error::NotFound(_))));

@@ -22,6 +22,9 @@ enum Command {
         /// Where its peers reach it
         #[arg(value_name = "HOST:PORT")]
         address: String,
+        /// It stays a learner, which counts for no majority, until it is promoted
+        #[arg(long)]
+        learner: bool,
         #[command(flatten)]
         connect: Connect,
     },
@@ -53,7 +56,11 @@ pub fn run(args: Args) -> Done {
     wait_for(async {
         let (connect, told) = match args.command {
             Command::List { connect } => return list(connect).await,
-            Command::Add { name, address, connect } => {
+            Command::Add { name, address, learner: true, connect } => {
+                connect.client()?.add_learner(&name, &address).await?;
+                (connect, format!("{name} is a learner"))
+            }
+            Command::Add { name, address, learner: false, connect } => {
                 connect.client()?.add_member(&name, &address).await?;
                 (connect, format!("{name} is a member"))
             }
