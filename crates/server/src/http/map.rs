@@ -9,7 +9,6 @@ use base::{Index, NodeId, Position};
 use bytes::Bytes;
 use kv::{Action, Answer, Command, IdempotencyKey, Operation, RequestId, SessionId, Store, View};
 use node::{Failure, Outcome, ReadLevel, Status};
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -66,11 +65,6 @@ impl Map {
     pub fn put(&self, key: &[u8], value: &[u8]) {
         let put = Operation::Put { key: Bytes::copy_from_slice(key), value: Bytes::copy_from_slice(value) };
         self.write(vec![put], None);
-    }
-
-    pub fn content(&self) -> BTreeMap<Vec<u8>, Bytes> {
-        let view = self.store.lock().unwrap().view();
-        view.range(b"", None).map(|(key, found)| (key.to_vec(), found.value)).collect()
     }
 
     pub fn write(&self, operations: Vec<Operation>, idempotency: Option<IdempotencyKey>) -> Outcome {

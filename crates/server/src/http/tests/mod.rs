@@ -102,7 +102,8 @@ impl Server {
     }
 
     fn content(&self) -> BTreeMap<Vec<u8>, Bytes> {
-        self.cluster().content()
+        let view = self.cluster().store.lock().unwrap().view();
+        view.range(b"", None).map(|(key, found)| (key.to_vec(), found.value)).collect()
     }
 }
 
