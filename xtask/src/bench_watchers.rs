@@ -72,6 +72,7 @@ async fn measure(args: &Args, programs: &Programs, folder: &std::path::Path) -> 
         with.push(rate(args, &cluster).await?);
         let revision = revision(cluster.address(leader)).await?;
         let caught_up = watchers.catch_up(revision)?;
+        watchers.end()?;
         println!(
             "round {round}: {:.0} writes/s without watchers, {:.0} with {}; {caught_up}",
             without[round - 1],
@@ -143,6 +144,14 @@ impl Watchers {
         self.line()
     }
 
+    /// An error if they found something wrong.
+    fn end(&mut self) -> Result<(), String> {
+        match self.process.wait() {
+            Ok(status) if status.success() => Ok(()),
+            _ => Err("the watchers failed".to_string()),
+        }
+    }
+
     fn line(&mut self) -> Result<String, String> {
         let mut line = String::new();
         match self.says.read_line(&mut line) {
@@ -173,7 +182,7 @@ async fn watch(address: &str, count: usize) -> Result<(), String> {
     for _ in 0..count {
         let seen = Arc::new(Seen::default());
         let mut stream = TcpStream::connect(address).await.map_err(|error| format!("can't watch: {error}"))?;
-        let head = b"GET /v1/watch?prefix=key HTTP/1.0\r\n\r\n";
+        let head = b"GET /v1/watch?prefix=k HTTP/1.0\r\n\r\n";
         stream.write_all(head).await.map_err(|error| format!("can't watch: {error}"))?;
         all.push(seen.clone());
         tokio::spawn(read(stream, seen));
@@ -182,6 +191,7 @@ async fn watch(address: &str, count: usize) -> Result<(), String> {
     while all.iter().any(|seen| seen.bytes.load(Ordering::Relaxed) == 0) {
         tokio::time::sleep(ASK_EVERY).await;
     }
+    let first = all.iter().map(|seen| seen.revision.load(Ordering::Relaxed)).max().unwrap_or(0);
     println!("ready");
     let wanted = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
@@ -201,6 +211,11 @@ async fn watch(address: &str, count: usize) -> Result<(), String> {
             return Err("not everyone has seen everything".to_string());
         }
         tokio::time::sleep(ASK_EVERY).await;
+    }
+    let least = (wanted - first.min(wanted)) * SMALLEST_EVENT_BYTES;
+    if all.iter().any(|seen| seen.bytes.load(Ordering::Relaxed) < least) {
+        println!("watchers got too little for {} changes", wanted - first);
+        return Err("the watchers did not see what was written".to_string());
     }
     let bytes: u64 = all.iter().map(|seen| seen.bytes.load(Ordering::Relaxed)).sum();
     println!(
@@ -245,6 +260,8 @@ fn last_id(text: &[u8]) -> Option<u64> {
 
 const ASK_EVERY: Duration = Duration::from_millis(10);
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(120);
+/// An event with a value of a hundred bytes is longer.
+const SMALLEST_EVENT_BYTES: u64 = 100;
 /// An id's line is not longer.
 const ID_BYTES: usize = 32;
 
