@@ -1,16 +1,21 @@
-//! What a client was told of its action is what the log says: the action is there, applied after it was asked for, and
+//! What a client was told of its action is what the log says: unless it is one that can't be, the action is there, applied after it was asked for, and
 //! came to just that. (That it was applied only once is for the model to see.)
 //!
 //! All actions stand in one order, so this is linearizability (Herlihy and Wing, 1990) of all of them together: each took
 //! effect in its entry, between question and answer.
 
-use super::Model;
+use super::model::{Model, is_valid};
 use base::Index;
 use kv::{Action, Answer, Refusal};
 use node::{Failure, Outcome};
 
 /// `after`: what was applied when it was asked for. Gives the index of the entry.
 pub fn in_the_log(model: &Model, action: &Action, after: Index, outcome: &Outcome) -> Result<Index, String> {
+    if let Outcome::Failed(Failure::Invalid(_)) = outcome {
+        // Whoever was asked saw it at once.
+        let legal = || format!("{action:?} was answered with {outcome:?}, though nothing is wrong with it");
+        return if is_valid(action) { Err(legal()) } else { Ok(after) };
+    }
     let Some(told) = answer(outcome) else { return Err(format!("{action:?} was answered with {outcome:?}")) };
     let steps = if let Outcome::Decided { results, .. } = outcome { results.as_ref() } else { None };
     let mut equal = model.acted_after(after).iter().filter(|acted| acted.action == *action).peekable();

@@ -253,7 +253,7 @@ impl Model {
         if !self.is_new(request) {
             return Ok(());
         }
-        let is_valid = !matches!(&action, Action::Transaction(t) if may_change_a_key_twice(t));
+        let is_valid = is_valid(&action);
         let (answer, decided) = match self.earlier_answer(idempotency.as_ref()) {
             _ if !is_valid => (Answer::Refused(Refusal::OverLimit), None),
             Some(answer) => (answer, None),
@@ -416,4 +416,8 @@ fn latest<T>(past: &[(Index, T)], index: Index) -> Option<&T> {
 pub fn key_value(version: &Version) -> KeyValue {
     let Version { value, create_revision, mod_revision, version, lease } = version.clone();
     KeyValue { value, create_revision, mod_revision, version, lease }
+}
+/// What no node proposes, and no store carries out.
+pub fn is_valid(action: &Action) -> bool {
+    !matches!(action, Action::Transaction(transaction) if may_change_a_key_twice(transaction))
 }
