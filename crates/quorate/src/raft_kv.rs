@@ -104,7 +104,9 @@ fn begin(bootstrap: bool, join: Option<String>) -> Begin {
             "BOOTSTRAP and JOIN={member} exclude each other on an empty data folder: unset BOOTSTRAP to join that \
              cluster, or JOIN to found another one"
         )),
-        Some(member) => Begin::Join(Join { member, words: Words::RaftKv, persistence: Persistence::ForEver }),
+        Some(member) => {
+            Begin::Join(Join { member, words: Words::RaftKv, persistence: Persistence::ForEver, learner: false })
+        }
         None if bootstrap => Begin::Found,
         None => Begin::Wait,
     }
@@ -155,7 +157,12 @@ mod tests {
     }
 
     fn joins(member: &str) -> Begin {
-        Begin::Join(Join { member: member.into(), words: Words::RaftKv, persistence: Persistence::ForEver })
+        Begin::Join(Join {
+            member: member.into(),
+            words: Words::RaftKv,
+            persistence: Persistence::ForEver,
+            learner: false,
+        })
     }
 
     #[test]

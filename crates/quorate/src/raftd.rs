@@ -54,7 +54,7 @@ fn configure(line: &Line) -> Result<Config, String> {
         tracing::warn!("the data path is {folder}, the first one given; {} is ignored", strays.join(" "));
     }
     let (host, port) = (line.text("h"), line.number("p"));
-    let join = |member| Join { member, words: Words::Raftd, persistence: Persistence::UntilRefused };
+    let join = |member| Join { member, words: Words::Raftd, persistence: Persistence::UntilRefused, learner: false };
     Ok(Config {
         name: Name::Drawn,
         http_listen: format!(":{port}"),

@@ -2,7 +2,7 @@
 
 use bytesize::ByteSize;
 use server::http::{Dialect, Level, MAX_TRANSACTION_OPERATIONS, Settings};
-use server::{Begin, Compaction, Config, Name};
+use server::{Begin, Compaction, Config, Join, Name};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,6 +26,9 @@ pub struct Args {
     /// HTTP address of a member of the cluster to join; without it an empty folder founds a cluster
     #[arg(long, value_name = "ADDRESS")]
     join: Option<String>,
+    /// Join as a learner that stays one: it is read from, and does not vote until `quorate member promote`
+    #[arg(long, requires = "join")]
+    learner: bool,
     /// Address that the other nodes dial, if it is not the one listened on
     #[arg(long, value_name = "ADDRESS")]
     advertise: Option<String>,
@@ -63,7 +66,10 @@ pub fn run(args: Args) -> Result<(), String> {
         raft_listen: args.raft.unwrap_or_else(|| args.http.clone()),
         http_listen: args.http,
         advertise: args.advertise,
-        begin: Begin::join_or_found(args.join),
+        begin: match Begin::join_or_found(args.join) {
+            Begin::Join(join) => Begin::Join(Join { learner: args.learner, ..join }),
+            begin => begin,
+        },
         in_memory: args.in_memory,
         http: Settings {
             read_level: args.read_level,

@@ -87,7 +87,8 @@ pub enum Begin {
 impl Begin {
     /// As hraftd does.
     pub fn join_or_found(member: Option<String>) -> Begin {
-        let join = |member| Join { member, words: Words::Hraftd, persistence: Persistence::UntilRefused };
+        let join =
+            |member| Join { member, words: Words::Hraftd, persistence: Persistence::UntilRefused, learner: false };
         member.map_or(Begin::Found, |member| Begin::Join(join(member)))
     }
 }
@@ -98,6 +99,8 @@ pub struct Join {
     pub member: String,
     pub words: Words,
     pub persistence: Persistence,
+    /// Whether it is to stay a learner, which is read from and does not vote, until somebody promotes it.
+    pub learner: bool,
 }
 
 /// In which words to ask: those of the dialect that the member speaks.

@@ -357,7 +357,7 @@ async fn who_is_refused_ends_or_asks_again_as_it_was_told() {
     let member = listener.local_addr().unwrap().to_string();
     let asked = Arc::new(AtomicU64::new(0));
     tokio::spawn(refuse_everybody(listener, asked.clone()));
-    let join = |persistence| Join { member: member.clone(), words: Words::Hraftd, persistence };
+    let join = |persistence| Join { member: member.clone(), words: Words::Hraftd, persistence, learner: false };
 
     let begin = Begin::Join(join(Persistence::UntilRefused));
     let server = Server::start(Config { begin, ..config(folder.path(), "a") }).await.unwrap();
@@ -381,7 +381,7 @@ async fn who_asks_in_vain_stops_asking_once_it_votes() {
     let member = listener.local_addr().unwrap().to_string();
     let asked = Arc::new(AtomicU64::new(0));
     tokio::spawn(refuse_everybody(listener, asked.clone()));
-    let join = Join { member, words: Words::Hraftd, persistence: Persistence::ForEver };
+    let join = Join { member, words: Words::Hraftd, persistence: Persistence::ForEver, learner: false };
     let b = Server::start(Config { begin: Begin::Join(join), ..config(folder.path(), "b") }).await.unwrap();
 
     let a = start(config(folder.path(), "a")).await;

@@ -7,6 +7,7 @@ mod cli;
 mod command_line;
 mod failures;
 mod foreign;
+mod learners;
 mod leases;
 mod load;
 mod membership;

@@ -19,7 +19,7 @@ pub fn answer(bytes: &[u8]) {
                 let _ = theirs.write_all(&answer).await;
             }
         });
-        let candidate = Candidate { name: "b", address: "localhost:2" };
+        let candidate = Candidate { name: "b", address: "localhost:2", learner: false };
         let answered = post_over(ours, "localhost:11000", Words::Hraftd, candidate).await;
         member.await.expect("the member does not panic");
         answered

@@ -23,6 +23,8 @@ use tokio::time::timeout;
 pub struct Candidate<'a> {
     pub name: &'a str,
     pub address: &'a str,
+    /// To stay a learner.
+    pub learner: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,8 +92,10 @@ where
     Ok((status, reason(&body.to_bytes())))
 }
 
-fn question(words: Words, Candidate { name, address }: Candidate<'_>) -> (&'static str, String) {
+fn question(words: Words, Candidate { name, address, learner }: Candidate<'_>) -> (&'static str, String) {
     let (path, body) = match words {
+        // Only our own programs know of learners, and all of them understand these words.
+        _ if learner => ("/join", json!({ "id": name, "addr": address, "learner": true })),
         Words::Hraftd => ("/join", json!({ "id": name, "addr": address })),
         Words::Raftd => ("/join", json!({ "name": name, "connectionString": format!("http://{address}") })),
         Words::RaftKv => ("/cluster/join/", json!({ "address": address })),
@@ -126,7 +130,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    const NODE: Candidate<'_> = Candidate { name: "b", address: "localhost:2" };
+    const NODE: Candidate<'_> = Candidate { name: "b", address: "localhost:2", learner: false };
 
     /// Asks a member that answers just this, and says what the member was asked.
     async fn asked(words: Words, answer: &str) -> (String, Joined) {

@@ -169,6 +169,8 @@ pub(crate) async fn announce(
     if address::as_known(address.clone(), &handle.status().configuration).await == known {
         return;
     }
+    // It stays what it is, whatever it was told when it joined.
+    let join = Join { learner: stays_a_learner(&handle), ..join };
     match ask_for(&handle.identity().name, &address, &join, limit).await {
         Joined::Yes => {
             let url = http.url(&address);
@@ -185,7 +187,12 @@ pub(crate) async fn announce(
 }
 
 async fn ask_for(name: &str, address: &str, join: &Join, limit: Duration) -> Joined {
-    ask::ask(&join.member, join.words, Candidate { name, address }, limit).await
+    ask::ask(&join.member, join.words, Candidate { name, address, learner: join.learner }, limit).await
+}
+
+fn stays_a_learner(handle: &Handle) -> bool {
+    let status = handle.status();
+    status.configuration.stays(status.node)
 }
 
 /// Where the cluster thinks this node is. `None` if it stops before it knows.
