@@ -259,7 +259,8 @@ fn last_id(text: &[u8]) -> Option<u64> {
 }
 
 const ASK_EVERY: Duration = Duration::from_millis(10);
-const CATCH_UP_LIMIT: Duration = Duration::from_secs(120);
+/// They have what the others leave of the processor.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(300);
 /// An event with a value of a hundred bytes is longer.
 const SMALLEST_EVENT_BYTES: u64 = 100;
 /// An id's line is not longer.

@@ -21,6 +21,7 @@ pub mod http;
 mod inbox;
 mod join;
 mod leader;
+mod leisure;
 mod listen;
 mod logs;
 mod metrics;

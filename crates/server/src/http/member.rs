@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle as Runtime;
 use tokio::sync::Semaphore;
 
 #[derive(Clone, Debug)]
@@ -128,6 +129,10 @@ impl<C: Cluster> Service for Member<C> {
         let status = answer.as_ref().map_or_else(Refusal::status, |answer| answer.status());
         self.cluster.metrics().http.note(class, status.as_u16(), began.elapsed());
         answer
+    }
+
+    fn leisure(&self) -> Option<Runtime> {
+        self.cluster.hub().leisure()
     }
 }
 

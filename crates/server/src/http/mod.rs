@@ -27,6 +27,7 @@ mod limits;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod map;
 mod member;
+mod moving;
 pub mod path;
 mod raft_kv;
 mod raftd;
@@ -48,12 +49,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, StatusCode, Version};
 use hyper_util::rt::TokioIo;
+use moving::MayWait;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use stream::{Activity, Guarded, Serving};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -81,6 +84,11 @@ pub trait Service: Send + Sync + 'static {
         request: &mut Request<Incoming>,
         peer: SocketAddr,
     ) -> impl Future<Output = Result<Answer, Refusal>> + Send;
+
+    /// Where connections go on whose answer is one that may wait. `None`: where they are.
+    fn leisure(&self) -> Option<Handle> {
+        None
+    }
 }
 
 /// What all connections to one service share.
@@ -111,6 +119,15 @@ where
     S: Service,
 {
     let activity = Arc::new(Activity::default());
+    let here = Box::pin(serve_all(stream, peer, front.clone(), activity.clone()));
+    moving::drive(here, &activity, || front.service.leisure()).await;
+}
+
+async fn serve_all<T, S>(stream: T, peer: SocketAddr, front: Arc<Front<S>>, activity: Arc<Activity>)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service,
+{
     let mut stream = Guarded::new(stream, &activity);
     let end = drive(&mut stream, peer, &front, &activity).await;
     if let End::Slow = end {
@@ -137,7 +154,11 @@ where
 {
     let service = service_fn(|request| async move {
         activity.request_began();
-        let answer = answer(request, peer, &front.service, activity).await.map(|body| match body {
+        let answer = answer(request, peer, &front.service, activity).await;
+        if answer.extensions().get::<MayWait>().is_some() {
+            activity.let_wait();
+        }
+        let answer = answer.map(|body| match body {
             answer::Body::Stream(stream) => answer::Body::Stream(Box::pin(Serving::new(stream, activity.clone()))),
             full => {
                 activity.request_ended();

@@ -25,6 +25,7 @@ pub struct Activity {
     head_begun: AtomicBool,
     unflushed: AtomicBool,
     input_left: AtomicBool,
+    may_wait: AtomicBool,
 }
 
 impl Activity {
@@ -43,6 +44,15 @@ impl Activity {
     /// The client may still be sending what nobody will read.
     pub fn leave_input(&self) {
         self.input_left.store(true, Relaxed);
+    }
+
+    /// There is no hurry with the rest of what this connection carries.
+    pub fn let_wait(&self) {
+        self.may_wait.store(true, Relaxed);
+    }
+
+    pub fn may_wait(&self) -> bool {
+        self.may_wait.load(Relaxed)
     }
 
     pub fn is_serving(&self) -> bool {

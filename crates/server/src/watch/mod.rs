@@ -13,6 +13,9 @@
 //! 4. What is taken is encoded as one batch, and watchers that want the same thing from the same revision on share it
 //!    ([`batches`]). Batches end at round numbers, so that watchers which fell behind at different places soon do.
 //!
+//! Connections with a watch on them go on on a thread of a lower priority ([`crate::leisure`]): where there is more to tell
+//! than the machine can carry beside its other work, watchers fall behind, and the others go on.
+//!
 //! Not handled: telling watchers apart from other requests in how many there may be.
 
 mod batches;
@@ -23,6 +26,7 @@ mod watcher;
 
 pub use watcher::{Event, Watcher};
 
+use crate::leisure::Leisure;
 use arc_swap::ArcSwapOption;
 use batches::Batches;
 use kv::{Change, KeyRange, OutOfReach, Revision, View};
@@ -30,6 +34,7 @@ use ring::Ring;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle as Runtime;
 use tokio::sync::{Notify, watch};
 use tokio::task::yield_now;
 use tokio::time::sleep;
@@ -97,6 +102,7 @@ pub struct Hub {
     /// From the task that fills the ring to the watchers.
     news: watch::Sender<News>,
     slow: AtomicUsize,
+    leisure: Leisure,
 }
 
 #[derive(Default)]
@@ -137,6 +143,7 @@ impl Default for Hub {
             batches: Mutex::default(),
             news: watch::Sender::default(),
             slow: AtomicUsize::new(0),
+            leisure: Leisure::default(),
         }
     }
 }
@@ -179,6 +186,11 @@ impl Hub {
     /// Every watcher is told, and so is every one that still comes.
     pub fn end(&self, end: End) {
         self.news.send_modify(|news| news.end = Some(end));
+    }
+
+    /// Where watchers are best driven, so that they cost the others little.
+    pub fn leisure(&self) -> Option<Runtime> {
+        self.leisure.runtime()
     }
 
     pub fn counts(&self) -> Counts {

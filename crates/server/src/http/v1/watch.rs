@@ -7,6 +7,7 @@
 use super::super::answer::{self, Answer, Form, Refusal};
 use super::super::cluster::Cluster;
 use super::super::member::Member;
+use super::super::moving::MayWait;
 use super::super::read::Seen;
 use super::negotiate::prefers;
 use super::query::{WISH, whole_number};
@@ -15,7 +16,7 @@ use super::{Parameters, REVISION, number, out_of_reach, wire};
 use crate::watch::{Before, Encoding, End, Event, Kind, Watcher, Wish};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming};
-use hyper::header::{CACHE_CONTROL, HeaderName, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONNECTION, HeaderName, HeaderValue};
 use hyper::{Request, StatusCode};
 use kv::{Change, KeyRange, OutOfReach};
 use std::io;
@@ -43,6 +44,9 @@ pub async fn get<C: Cluster>(request: &mut Request<Incoming>, member: &Member<C>
     let told = Told { next: Some(Box::pin(next(member.cluster.hub().watch(wish, from)))), is_lines };
     let content_type = if is_lines { "application/x-ndjson" } else { "text/event-stream" };
     let mut answer = answer::streamed(HeaderValue::from_static(content_type), Box::pin(told));
+    answer.extensions_mut().insert(MayWait);
+    // Nothing else shall go on where this goes on.
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer.headers_mut().extend(headers.into_iter().map(|(name, value)| (Some(name), value)));
     Ok(answer)
