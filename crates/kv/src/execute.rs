@@ -3,15 +3,15 @@
 //! Nothing is changed here. Steps are taken one by one over the state before the transaction and an overlay of what the
 //! steps before have done, and what lies in the overlay at the end is the change.
 
-use crate::keys::{DATA_END, Key};
+use crate::keys::Key;
 use crate::leases::Lease;
-use crate::range::{KeyEnd, KeyRange, Query};
+use crate::range::{KeyRange, Query};
 use crate::transaction::{Compare, Decided, MAX_TRANSACTION_ROWS, Relation, Step, StepResult, Target, Transaction};
-use crate::view::{KeyValue, Page};
+use crate::view::{KeyValue, Page, rows};
 use bytes::Bytes;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use storage::engine::{self, MemoryView, View as _};
+use storage::engine::{MemoryView, View as _};
 
 /// What happens to a key.
 #[derive(Clone, Copy, Debug)]
@@ -251,19 +251,4 @@ fn merge(
 fn row(engine: &MemoryView, key: &[u8]) -> Option<KeyValue> {
     let Ok(record) = engine.get(Key::Data(key).encode().as_slice());
     record.map(KeyValue::from_record)
-}
-
-/// The rows of a range, as they were before.
-fn rows<'a>(engine: &'a MemoryView, keys: &KeyRange) -> impl DoubleEndedIterator<Item = (Bytes, KeyValue)> + use<'a> {
-    let from = Key::Data(&keys.start).encode();
-    let to = match &keys.end {
-        KeyEnd::Single => Some(Key::Data(&[&keys.start, &[0][..]].concat()).encode()),
-        KeyEnd::Before(end) => Some(Key::Data(end).encode()),
-        KeyEnd::Last => None,
-    };
-    let to = to.as_ref().map_or(DATA_END, engine::Key::as_slice);
-    engine.range(from.as_slice(), Some(to)).map(|row| {
-        let Ok((key, record)) = row;
-        (key.slice(1..), KeyValue::from_record(record))
-    })
 }

@@ -270,6 +270,13 @@ fn take(mut rows: impl Iterator<Item = (Bytes, KeyValue)>, query: &Query) -> (Ve
     (taken, more)
 }
 
+/// All rows of a range, in order.
+pub(crate) fn rows<'a>(engine: &'a MemoryView, keys: &KeyRange) -> Range<'a> {
+    let Bounds { from, to } = Bounds::of(keys);
+    let to = to.as_ref().map_or(DATA_END, engine::Key::as_slice);
+    Range { rows: engine.range(from.as_slice(), Some(to)) }
+}
+
 /// The engine's keys of a range.
 struct Bounds {
     from: engine::Key,
