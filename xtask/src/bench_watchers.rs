@@ -58,7 +58,7 @@ pub fn run(args: Args) -> Result<(), String> {
         return run_release_build(&target);
     }
     let program = target.join("release").join(format!("hraftd{}", std::env::consts::EXE_SUFFIX));
-    let programs = Programs { ours: program, etcd: Default::default(), more: &[] };
+    let programs = Programs { ours: program, ..Programs::default() };
     runtime.block_on(measure(&args, &programs, &target.join("bench-watchers")))
 }
 

@@ -40,7 +40,8 @@ pub fn run(args: Args) -> Result<(), String> {
     }
     let target = target_folder()?;
     let program = target.join("release").join(format!("hraftd{}", std::env::consts::EXE_SUFFIX));
-    let programs = Programs { ours: program, etcd: Default::default(), more: &["-compact-above", MAX_PAST] };
+    let programs =
+        Programs { ours: program, more: vec!["-compact-above".into(), MAX_PAST.into()], ..Programs::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let local = tokio::task::LocalSet::new();
     let work = local.run_until(endure(&args, &programs, &target));

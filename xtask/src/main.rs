@@ -17,8 +17,8 @@ struct Xtask {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Measure three nodes of ours and three of etcd in turn, and print the ratios
-    BenchPeers(bench_peers::Args),
+    /// Measure three nodes of ours and of etcd, ZooKeeper and Redis in turn, and print the ratios
+    BenchPeers(Box<bench_peers::Args>),
     /// Measure what a thousand watchers of what is written cost the writers
     BenchWatchers(bench_watchers::Args),
     /// Write a million times to a thousand keys with a node away, and check folder, restart and catch-up
@@ -29,7 +29,7 @@ enum Chore {
 
 fn main() -> ExitCode {
     let done = match Xtask::parse().chore {
-        Chore::BenchPeers(args) => bench_peers::run(args),
+        Chore::BenchPeers(args) => bench_peers::run(*args),
         Chore::BenchWatchers(args) => bench_watchers::run(args),
         Chore::Endurance(args) => endurance::run(args),
         Chore::Sim(args) => sim::run(args),

@@ -1,10 +1,12 @@
-//! Three nodes of one system on loopback, in child processes that end with the value.
+//! The nodes of one system on loopback, in child processes that end with the value.
 //!
 //! Not handled: a member list that changes.
 
 use super::Kind;
 use super::etcd::{self, Etcd, EtcdDriver};
-use super::process::{Process, free_ports};
+use super::process::{Process, free_ports, own_cpu_time};
+use super::redis::{self, Redis, RedisDriver};
+use super::zookeeper::{self, Zookeeper, ZookeeperDriver};
 use client::Level;
 use client::hraftd::Connection;
 use client::load::{Driver, HttpDriver};
@@ -13,8 +15,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-const SIZE: usize = 3;
-const HEALTHY_LIMIT: Duration = Duration::from_secs(30);
+const HEALTHY_LIMIT: Duration = Duration::from_secs(60);
 const ASK_EVERY: Duration = Duration::from_millis(20);
 /// How many of etcd's clients share a connection.
 const CLIENTS_A_CONNECTION: usize = 16;
@@ -23,6 +24,20 @@ const CLIENTS_A_CONNECTION: usize = 16;
 pub enum System {
     Ours,
     Etcd,
+    /// An older etcd, by a program of its own
+    EtcdOld,
+    Zookeeper,
+    /// One node, which syncs every write
+    Redis,
+}
+
+impl System {
+    pub const ALL: [System; 5] = [System::Ours, System::Etcd, System::EtcdOld, System::Zookeeper, System::Redis];
+
+    /// How many nodes it has.
+    pub fn size(self) -> usize {
+        if self == System::Redis { 1 } else { 3 }
+    }
 }
 
 impl fmt::Display for System {
@@ -30,15 +45,37 @@ impl fmt::Display for System {
         f.write_str(match self {
             System::Ours => "ours",
             System::Etcd => "etcd",
+            System::EtcdOld => "old etcd",
+            System::Zookeeper => "ZooKeeper",
+            System::Redis => "Redis (1 node)",
         })
     }
 }
 
+/// Where the programs are; of those that are not wanted the path is empty.
+#[derive(Clone, Debug, Default)]
 pub struct Programs {
     pub ours: PathBuf,
     pub etcd: PathBuf,
+    pub etcd_old: PathBuf,
+    pub java: PathBuf,
+    /// Of ZooKeeper.
+    pub class_path: OsString,
+    pub redis: PathBuf,
     /// What our nodes are told besides.
-    pub more: &'static [&'static str],
+    pub more: Vec<OsString>,
+}
+
+impl Programs {
+    fn of(&self, system: System) -> &Path {
+        match system {
+            System::Ours => &self.ours,
+            System::Etcd => &self.etcd,
+            System::EtcdOld => &self.etcd_old,
+            System::Zookeeper => &self.java,
+            System::Redis => &self.redis,
+        }
+    }
 }
 
 pub struct Cluster {
@@ -56,10 +93,19 @@ struct Node {
     process: Process,
 }
 
+/// What all processes have used up so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Used {
+    /// Of the nodes and of this process, which is the clients.
+    pub cpu: Duration,
+    /// Of the nodes.
+    pub written_bytes: u64,
+}
+
 impl Cluster {
     /// Starts it with empty data in `folder/SYSTEM`, and waits until it is healthy.
     pub async fn start(system: System, programs: &Programs, folder: &Path) -> Result<Cluster, String> {
-        let folder = folder.join(system.to_string());
+        let folder = folder.join(folder_name(system));
         if let Err(error) = std::fs::remove_dir_all(&folder)
             && error.kind() != std::io::ErrorKind::NotFound
         {
@@ -67,30 +113,16 @@ impl Cluster {
         }
         std::fs::create_dir_all(&folder).map_err(|error| format!("can't make {}: {error}", folder.display()))?;
 
-        let program = match system {
-            System::Ours => &programs.ours,
-            System::Etcd => &programs.etcd,
-        };
-        let mut cluster = Cluster { system, program: program.clone(), folder, nodes: Vec::new() };
-        let ports = free_ports(2 * SIZE)?;
-        let (ports, peer_ports) = ports.split_at(SIZE);
-        let names: Vec<String> = (1..=SIZE).map(|number| format!("node{number}")).collect();
-        let members: Vec<(String, u16)> = names.iter().cloned().zip(peer_ports.iter().copied()).collect();
-        for (at, name) in names.iter().enumerate() {
-            let arguments = match system {
-                System::Ours => {
-                    let join = (at > 0).then_some(ports[0]);
-                    let mut line = our_arguments(name, ports[at], peer_ports[at], join, &cluster.folder);
-                    line.extend(programs.more.iter().map(OsString::from));
-                    line
-                }
-                System::Etcd => etcd::arguments(name, ports[at], peer_ports[at], &members, &cluster.folder),
-            };
-            let log = cluster.folder.join(format!("{name}.log"));
-            let process = Process::start(program, &arguments, &log)?;
+        let mut cluster = Cluster { system, program: programs.of(system).to_path_buf(), folder, nodes: Vec::new() };
+        let size = system.size();
+        let ports = free_ports(3 * size)?;
+        for at in 0..size {
+            let arguments = arguments(system, programs, at, &ports, &cluster.folder)?;
+            let log = cluster.folder.join(format!("node{}.log", at + 1));
+            let process = Process::start(&cluster.program, &arguments, &log)?;
             cluster.nodes.push(Node { address: format!("127.0.0.1:{}", ports[at]), arguments, log, process });
             if system == System::Ours {
-                // Each joins a cluster that works; etcd's members wait for each other instead.
+                // Each joins a cluster that works; the members of others wait for each other instead.
                 cluster.wait_until_healthy().await?;
             }
         }
@@ -128,17 +160,23 @@ impl Cluster {
                 Ok(leader) => return Ok(leader),
                 Err(doubt) => doubt,
             };
-            for node in &mut self.nodes {
-                if let Some(status) = node.process.ended() {
-                    return Err(format!("a node of {} ended ({status}): see {}", self.system, node.log.display()));
-                }
-            }
+            self.all_are_alive()?;
             if began.elapsed() > HEALTHY_LIMIT {
                 let folder = self.folder.display();
                 return Err(format!("{} is not healthy after {HEALTHY_LIMIT:?} ({doubt}): see {folder}", self.system));
             }
             tokio::time::sleep(ASK_EVERY).await;
         }
+    }
+
+    /// An error that names the log of a node that ended by itself.
+    fn all_are_alive(&mut self) -> Result<(), String> {
+        for node in &mut self.nodes {
+            if let Some(status) = node.process.ended() {
+                return Err(format!("a node of {} ended ({status}): see {}", self.system, node.log.display()));
+            }
+        }
+        Ok(())
     }
 
     async fn agreed_leader(&self) -> Result<usize, String> {
@@ -152,15 +190,24 @@ impl Cluster {
                     if status.leader.id.is_empty() || status.followers.len() + 1 != self.nodes.len() {
                         return Err(format!("{} does not know all members yet", node.address));
                     }
-                    (status.me.id, status.leader.id)
+                    (status.me.id, Some(status.leader.id))
                 }
-                System::Etcd => {
+                System::Etcd | System::EtcdOld => {
                     let (member, leader) = Etcd::connect(&node.address).await?.member_and_leader().await?;
-                    (member.to_string(), leader.to_string())
+                    (member.to_string(), Some(leader.to_string()))
+                }
+                // A follower says that it follows, and not whom.
+                System::Zookeeper => {
+                    let leads = zookeeper::leads(&node.address).await?;
+                    (node.address.clone(), leads.then(|| node.address.clone()))
+                }
+                System::Redis => {
+                    Redis::connect(&node.address).await?.ping().await?;
+                    (node.address.clone(), Some(node.address.clone()))
                 }
             };
             members.push(member);
-            leaders.push(leader);
+            leaders.extend(leader);
         }
         leaders.dedup();
         match leaders.as_slice() {
@@ -175,34 +222,41 @@ impl Cluster {
             Kind::Writes => vec![self.nodes[self.agreed_leader().await?].address.clone()],
             Kind::Reads | Kind::Local => self.nodes.iter().map(|node| node.address.clone()).collect(),
         };
+        let reads_are_local = kind == Kind::Local;
         let mut drivers = Vec::with_capacity(clients);
-        match self.system {
-            System::Ours => {
-                let level = if kind == Kind::Local { Level::None } else { Level::Linearizable };
-                for at in 0..clients {
+        if matches!(self.system, System::Etcd | System::EtcdOld) {
+            let mut connections = Vec::new();
+            // As many as needed, but no member is left out.
+            for at in 0..clients.div_ceil(CLIENTS_A_CONNECTION).max(addresses.len()) {
+                connections.push(Etcd::connect(&addresses[at % addresses.len()]).await?);
+            }
+            for at in 0..clients {
+                let etcd = connections[at % connections.len()].clone();
+                drivers.push(PeerDriver::Etcd(EtcdDriver { etcd, reads_are_local }));
+            }
+            return Ok(drivers);
+        }
+        for at in 0..clients {
+            let address = &addresses[at % addresses.len()];
+            drivers.push(match self.system {
+                System::Zookeeper => {
+                    let zookeeper = Zookeeper::connect(address).await?;
+                    PeerDriver::Zookeeper(ZookeeperDriver { zookeeper, reads_are_local })
+                }
+                System::Redis => PeerDriver::Redis(RedisDriver(Redis::connect(address).await?)),
+                _ => {
+                    let level = if reads_are_local { Level::None } else { Level::Linearizable };
                     // One address each, so that no client moves to another member unnoticed.
-                    let address = [addresses[at % addresses.len()].clone()];
-                    let driver = HttpDriver::connect(address.into(), 0, level).await;
-                    drivers.push(PeerDriver::Ours(driver.map_err(|error| error.to_string())?));
+                    let driver = HttpDriver::connect([address.clone()].into(), 0, level).await;
+                    PeerDriver::Ours(driver.map_err(|error| error.to_string())?)
                 }
-            }
-            System::Etcd => {
-                let mut connections = Vec::new();
-                // As many as needed, but no member is left out.
-                for at in 0..clients.div_ceil(CLIENTS_A_CONNECTION).max(addresses.len()) {
-                    connections.push(Etcd::connect(&addresses[at % addresses.len()]).await?);
-                }
-                for at in 0..clients {
-                    let etcd = connections[at % connections.len()].clone();
-                    drivers.push(PeerDriver::Etcd(EtcdDriver { etcd, reads_are_local: kind == Kind::Local }));
-                }
-            }
+            });
         }
         Ok(drivers)
     }
 
     /// One write to one member over a new connection.
-    pub fn probe(&self, node: usize) -> impl Future<Output = Result<(), String>> + Send + 'static {
+    pub fn probe(&self, node: usize) -> impl Future<Output = Result<(), String>> + Send + use<> {
         let (system, address) = (self.system, self.nodes[node].address.clone());
         async move {
             match system {
@@ -210,8 +264,28 @@ impl Cluster {
                     let mut connection = Connection::open(&address).await.map_err(|error| error.kind())?;
                     connection.put("probe", "v").await.map_err(|error| error.kind())
                 }
-                System::Etcd => Etcd::connect(&address).await?.put("probe", "v").await,
+                System::Etcd | System::EtcdOld => Etcd::connect(&address).await?.put("probe", "v").await,
+                System::Zookeeper => Zookeeper::connect(&address).await?.put("probe", "v").await,
+                System::Redis => Redis::connect(&address).await?.put("probe", "v").await,
             }
+        }
+    }
+
+    /// One linearizable read of what [`Cluster::probe`] wrote, from one member over a new connection.
+    pub fn probe_read(&self, node: usize) -> impl Future<Output = Result<(), String>> + Send + use<> {
+        let (system, address) = (self.system, self.nodes[node].address.clone());
+        async move {
+            let is_there = match system {
+                System::Ours => {
+                    let mut connection = Connection::open(&address).await.map_err(|error| error.kind())?;
+                    let read = connection.get("probe", Level::Linearizable).await.map_err(|error| error.kind())?;
+                    read == "v"
+                }
+                System::Etcd | System::EtcdOld => Etcd::connect(&address).await?.get("probe", false).await?.is_some(),
+                System::Zookeeper => Zookeeper::connect(&address).await?.get("probe", false).await?.is_some(),
+                System::Redis => Redis::connect(&address).await?.get("probe").await?,
+            };
+            if is_there { Ok(()) } else { Err("what was acknowledged is gone".to_string()) }
         }
     }
 
@@ -226,17 +300,29 @@ impl Cluster {
     }
 
     pub fn cpu_times(&self) -> Result<Vec<Duration>, String> {
-        self.nodes.iter().map(|node| node.process.cpu_time()).collect()
+        self.processes().map(Process::cpu_time).collect()
     }
 
     pub fn resident_bytes(&self) -> Result<Vec<u64>, String> {
-        self.nodes.iter().map(|node| node.process.resident_bytes()).collect()
+        self.processes().map(Process::resident_bytes).collect()
+    }
+
+    pub fn used(&self) -> Result<Used, String> {
+        let nodes: Duration = self.cpu_times()?.into_iter().sum();
+        let written: Result<Vec<u64>, String> = self.processes().map(Process::written_bytes).collect();
+        Ok(Used { cpu: nodes + own_cpu_time()?, written_bytes: written?.into_iter().sum() })
+    }
+
+    fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.nodes.iter().map(|node| &node.process)
     }
 }
 
 pub enum PeerDriver {
     Ours(HttpDriver),
     Etcd(EtcdDriver),
+    Zookeeper(ZookeeperDriver),
+    Redis(RedisDriver),
 }
 
 impl Driver for PeerDriver {
@@ -244,6 +330,8 @@ impl Driver for PeerDriver {
         match self {
             PeerDriver::Ours(driver) => driver.write(key, value).await,
             PeerDriver::Etcd(driver) => driver.write(key, value).await,
+            PeerDriver::Zookeeper(driver) => driver.write(key, value).await,
+            PeerDriver::Redis(driver) => driver.write(key, value).await,
         }
     }
 
@@ -251,8 +339,49 @@ impl Driver for PeerDriver {
         match self {
             PeerDriver::Ours(driver) => driver.read(key).await,
             PeerDriver::Etcd(driver) => driver.read(key).await,
+            PeerDriver::Zookeeper(driver) => driver.read(key).await,
+            PeerDriver::Redis(driver) => driver.read(key).await,
         }
     }
+}
+
+fn folder_name(system: System) -> &'static str {
+    match system {
+        System::Ours => "ours",
+        System::Etcd => "etcd",
+        System::EtcdOld => "etcd-old",
+        System::Zookeeper => "zookeeper",
+        System::Redis => "redis",
+    }
+}
+
+/// Of node number `at`, counted from 0. Of the ports each node has three: one for clients and up to two for its peers.
+fn arguments(
+    system: System,
+    programs: &Programs,
+    at: usize,
+    ports: &[u16],
+    folder: &Path,
+) -> Result<Vec<OsString>, String> {
+    let size = system.size();
+    let name = |at: usize| format!("node{}", at + 1);
+    let (port, peer_port) = (ports[at], ports[size + at]);
+    Ok(match system {
+        System::Ours => {
+            let mut line = our_arguments(&name(at), port, peer_port, (at > 0).then_some(ports[0]), folder);
+            line.splice(0..0, programs.more.iter().cloned());
+            line
+        }
+        System::Etcd | System::EtcdOld => {
+            let members: Vec<(String, u16)> = (0..size).map(|member| (name(member), ports[size + member])).collect();
+            etcd::arguments(&name(at), port, peer_port, &members, folder)
+        }
+        System::Zookeeper => {
+            let quorum: Vec<[u16; 2]> = (0..size).map(|at| [ports[size + at], ports[2 * size + at]]).collect();
+            zookeeper::arguments(at, port, &quorum, &programs.class_path, folder)?
+        }
+        System::Redis => redis::arguments(port, folder)?,
+    })
 }
 
 fn our_arguments(name: &str, port: u16, peer_port: u16, join: Option<u16>, folder: &Path) -> Vec<OsString> {
@@ -284,8 +413,16 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_does_not_start_is_told_with_its_log() {
         let folder = tempfile::tempdir().unwrap();
-        let programs = Programs { ours: "/bin/false".into(), etcd: "/bin/false".into(), more: &[] };
-        for system in [System::Ours, System::Etcd] {
+        let no = PathBuf::from("/bin/false");
+        let programs = Programs {
+            ours: no.clone(),
+            etcd: no.clone(),
+            etcd_old: no.clone(),
+            java: no.clone(),
+            redis: no,
+            ..Programs::default()
+        };
+        for system in System::ALL {
             let error = Cluster::start(system, &programs, folder.path()).await.map(drop).unwrap_err();
             assert!(error.contains("ended") && error.contains("node1.log"), "{error}");
         }

@@ -34,8 +34,13 @@ impl Process {
     }
 
     pub fn cpu_time(&self) -> Result<Duration, String> {
-        let stat = self.proc_file("stat")?;
-        parse_cpu_ticks(&stat).map(|ticks| TICK * ticks).ok_or_else(|| format!("can't read this: {stat}"))
+        cpu_time(&self.child.id().to_string())
+    }
+
+    /// What it made the system write to disk, now or later.
+    pub fn written_bytes(&self) -> Result<u64, String> {
+        let io = self.proc_file("io")?;
+        parse_written_bytes(&io).ok_or_else(|| "there is no write_bytes in a process's io".to_string())
     }
 
     pub fn resident_bytes(&self) -> Result<u64, String> {
@@ -44,9 +49,23 @@ impl Process {
     }
 
     fn proc_file(&self, name: &str) -> Result<String, String> {
-        let path = format!("/proc/{}/{name}", self.child.id());
-        std::fs::read_to_string(&path).map_err(|error| format!("can't read {path} (this needs Linux): {error}"))
+        proc_file(&self.child.id().to_string(), name)
     }
+}
+
+/// Of this process itself.
+pub fn own_cpu_time() -> Result<Duration, String> {
+    cpu_time("self")
+}
+
+fn cpu_time(process: &str) -> Result<Duration, String> {
+    let stat = proc_file(process, "stat")?;
+    parse_cpu_ticks(&stat).map(|ticks| TICK * ticks).ok_or_else(|| format!("can't read this: {stat}"))
+}
+
+fn proc_file(process: &str, name: &str) -> Result<String, String> {
+    let path = format!("/proc/{process}/{name}");
+    std::fs::read_to_string(&path).map_err(|error| format!("can't read {path} (this needs Linux): {error}"))
 }
 
 impl Drop for Process {
@@ -66,6 +85,10 @@ fn parse_cpu_ticks(stat: &str) -> Option<u32> {
     let user: u32 = fields.next()?.parse().ok()?;
     let system: u32 = fields.next()?.parse().ok()?;
     Some(user + system)
+}
+
+fn parse_written_bytes(io: &str) -> Option<u64> {
+    io.lines().find_map(|line| line.strip_prefix("write_bytes:"))?.trim().parse().ok()
 }
 
 fn parse_resident_bytes(status: &str) -> Option<u64> {
@@ -104,6 +127,12 @@ mod tests {
     fn resident_memory_is_in_bytes() {
         assert_eq!(parse_resident_bytes("Name:\tetcd\nVmRSS:\t   2048 kB\nThreads:\t9\n"), Some(2 << 20));
         assert_eq!(parse_resident_bytes("Name:\tetcd\n"), None);
+    }
+
+    #[test]
+    fn written_bytes_are_those_that_reach_the_disk() {
+        assert_eq!(parse_written_bytes("wchar: 9\nwrite_bytes: 4096\ncancelled_write_bytes: 7\n"), Some(4096));
+        assert_eq!(parse_written_bytes("wchar: 9\n"), None);
     }
 
     #[test]
