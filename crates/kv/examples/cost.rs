@@ -24,7 +24,7 @@ fn main() {
         let view = life.store.view();
         let get = timed(1_000_000, || {
             for _ in 0..1_000_000 {
-                assert!(view.get(&key(rng.below(keys))).is_some());
+                assert!(view.get(&key(rng.below(keys))).unwrap().is_some());
             }
         });
         let scan = timed(10_000, || {
@@ -35,10 +35,11 @@ fn main() {
         let mut bytes = 0;
         let frozen = life.store.frozen();
         let checkpoint = timed(keys, || {
-            let _ = frozen.write_to(&mut |piece| {
+            let written = frozen.write_to(&mut |piece| {
                 bytes += piece.len();
-                Ok::<(), std::convert::Infallible>(())
+                Ok::<(), storage::StorageError>(())
             });
+            written.unwrap();
         });
         println!(
             "{keys:>8} keys: first put {fill:.2} us, overwrite {overwrite:.2} us, get {get:.2} us, 100-key scan \
@@ -61,7 +62,7 @@ struct Life {
 impl Life {
     fn new() -> Life {
         let mut store = Store::new();
-        store.apply(Position { index: 1, term: 1 }, &Command::Register { session: SESSION });
+        store.apply(Position { index: 1, term: 1 }, &Command::Register { session: SESSION }).unwrap();
         let published = store.view();
         Life { store, number: 0, published }
     }
@@ -90,7 +91,7 @@ impl Life {
     fn turn(&mut self, turn: &mut Vec<(Position, Command)>) -> f64 {
         let spent = timed(1, || {
             for (position, command) in turn.iter() {
-                self.store.apply(*position, command);
+                self.store.apply(*position, command).unwrap();
             }
             self.published = self.store.view();
         });

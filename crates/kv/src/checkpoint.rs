@@ -30,15 +30,15 @@ use base::{Index, NodeId, Position};
 use bytes::Bytes;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::convert::Infallible;
 use std::fmt;
-use storage::engine::{Engine, History as _, MemoryHistory, Version, View as _};
+use storage::StorageError;
+use storage::engine::{AnyHistory, Engine, History as _, Version, View as _};
 use xxhash_rust::xxh3::Xxh3;
 
 /// A store's whole state at one moment. Belongs on the thread that writes the checkpoint.
 pub struct Frozen {
     pub(crate) view: View,
-    pub(crate) past: MemoryHistory,
+    pub(crate) past: AnyHistory,
     pub(crate) tail: Tail,
     pub(crate) configuration: Bytes,
     pub(crate) members: Option<BTreeSet<NodeId>>,
@@ -47,12 +47,14 @@ pub struct Frozen {
     pub(crate) idempotency_next: u64,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum LoadError<E> {
     /// The blocks could not be had.
     Source(E),
     /// They are not what a store wrote.
     Malformed(Malformed),
+    /// The engine could not take them.
+    Storage(StorageError),
 }
 
 /// By their state hashes.
@@ -88,7 +90,7 @@ impl Frozen {
     }
 
     /// Writes the stream in pieces of some tens of kilobytes, or as large as one record.
-    pub fn write_to<E>(&self, sink: &mut dyn FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    pub fn write_to<E: From<StorageError>>(&self, sink: &mut dyn FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let mut pieces = Pieces { sink, buffer: Vec::with_capacity(PIECE_BYTES), hash: Xxh3::new() };
         self.write_records(&mut pieces)?;
         let mut end = Writer::with_capacity(9);
@@ -99,14 +101,14 @@ impl Frozen {
     }
 
     /// The hash that ends the stream.
-    pub fn content_hash(&self) -> u64 {
-        let mut nowhere = |_: &[u8]| Ok::<(), Infallible>(());
+    pub fn content_hash(&self) -> Result<u64, StorageError> {
+        let mut nowhere = |_: &[u8]| Ok::<(), StorageError>(());
         let mut pieces = Pieces { sink: &mut nowhere, buffer: Vec::with_capacity(PIECE_BYTES), hash: Xxh3::new() };
-        let Ok(()) = self.write_records(&mut pieces);
-        pieces.hash.digest()
+        self.write_records(&mut pieces)?;
+        Ok(pieces.hash.digest())
     }
 
-    fn write_records<E>(&self, pieces: &mut Pieces<'_, E>) -> Result<(), E> {
+    fn write_records<E: From<StorageError>>(&self, pieces: &mut Pieces<'_, E>) -> Result<(), E> {
         pieces.record(self.head().as_slice())?;
         for (node, session) in &self.sessions {
             let mut record = Writer::new();
@@ -116,7 +118,7 @@ impl Frozen {
             pieces.record(record.as_slice())?;
         }
         for versions in self.past.versions(&[], DATA_END) {
-            let Ok((key, versions)) = versions;
+            let (key, versions) = versions?;
             for Version { sequence, value } in versions {
                 let mut record = Writer::with_capacity(key.len() + value.as_ref().map_or(0, Bytes::len) + 22);
                 record.u8(VERSION);
@@ -129,15 +131,15 @@ impl Frozen {
         }
         self.write_rows(DATA_END, IDEMPOTENCY_END, pieces)?;
         // Blocks of revisions that were compacted may still be there.
-        if let Some(first) = self.view.block_of(self.view.compacted().max(1)) {
+        if let Some(first) = self.view.block_of(self.view.compacted().max(1))? {
             self.write_rows(Key::Changes { first, part: 0 }.encode().as_slice(), CHANGES_END, pieces)?;
         }
         self.write_rows(CHANGES_END, LEASE_KEYS_END, pieces)
     }
 
-    fn write_rows<E>(&self, from: &[u8], to: &[u8], pieces: &mut Pieces<'_, E>) -> Result<(), E> {
+    fn write_rows<E: From<StorageError>>(&self, from: &[u8], to: &[u8], pieces: &mut Pieces<'_, E>) -> Result<(), E> {
         for row in self.view.engine.range(from, Some(to)) {
-            let Ok((key, value)) = row;
+            let (key, value) = row?;
             let mut record = Writer::with_capacity(key.len() + value.len() + 11);
             record.u8(ROW);
             record.blob(&key);
@@ -199,7 +201,7 @@ impl Store {
                     }
                     record.finish()?;
                     records.finish()?;
-                    return Ok(loader.finish()?);
+                    return loader.finish();
                 }
                 _ => return Err(Malformed("checkpoint: kind of a record").into()),
             }
@@ -323,15 +325,15 @@ impl Loader {
         Ok(())
     }
 
-    fn version(&mut self, mut record: Reader) -> Result<(), Malformed> {
+    fn version<E>(&mut self, mut record: Reader) -> Result<(), LoadError<E>> {
         let key = record.blob()?;
         let sequence = record.varint()?;
         // Copied, as it would keep the whole block.
         let value = if record.bool()? { Some(Bytes::copy_from_slice(&record.rest())) } else { None };
         record.finish()?;
-        let Some(Key::Data(user_key)) = Key::decode(&key) else { return Err(Malformed("checkpoint: key")) };
+        let Some(Key::Data(user_key)) = Key::decode(&key) else { return Err(Malformed("checkpoint: key").into()) };
         if key < self.last_key || !(1..=MAX_KEY_BYTES).contains(&user_key.len()) {
-            return Err(Malformed("checkpoint: order of the keys"));
+            return Err(Malformed("checkpoint: order of the keys").into());
         }
         if key != self.last_key {
             self.end_key();
@@ -356,22 +358,21 @@ impl Loader {
                 let fits = 1 <= meta.create_revision && meta.mod_revision <= revision;
                 let side = is_past == (meta.mod_revision <= compacted.revision);
                 if !follows || !fits || !side || value.len() > MAX_VALUE_BYTES {
-                    return Err(Malformed("checkpoint: record of a key"));
+                    return Err(Malformed("checkpoint: record of a key").into());
                 }
                 Some(meta)
             }
             // What is deleted was there.
-            None if is_past || last.meta.is_none() => return Err(Malformed("checkpoint: deletion of a key")),
+            None if is_past || last.meta.is_none() => return Err(Malformed("checkpoint: deletion of a key").into()),
             None => None,
         };
         if sequence <= last.sequence || sequence > applied.index || (is_past && last.sequence > 0) {
-            return Err(Malformed("checkpoint: order of a key's versions"));
+            return Err(Malformed("checkpoint: order of a key's versions").into());
         }
         self.versions += u64::from(!is_past);
         self.last_version = LastVersion { sequence, meta };
         self.last_key = Bytes::copy_from_slice(&key);
-        let Ok(()) = self.store.engine.load(sequence, Key::Data(user_key).encode(), value);
-        Ok(())
+        self.store.engine.load(sequence, Key::Data(user_key).encode(), value).map_err(LoadError::Storage)
     }
 
     /// The versions of a key are complete.
@@ -381,23 +382,24 @@ impl Loader {
         self.last_version = LastVersion::default();
     }
 
-    fn row(&mut self, mut record: Reader) -> Result<(), Malformed> {
+    fn row<E>(&mut self, mut record: Reader) -> Result<(), LoadError<E>> {
         self.end_key();
         let key = record.blob()?;
         let value = Bytes::copy_from_slice(&record.rest());
         if key <= self.last_key {
-            return Err(Malformed("checkpoint: order of the keys"));
+            return Err(Malformed("checkpoint: order of the keys").into());
         }
         let home = Key::decode(&key).ok_or(Malformed("checkpoint: key"))?;
         match home {
-            Key::Data(_) => return Err(Malformed("checkpoint: kind of a row")),
+            Key::Data(_) => return Err(Malformed("checkpoint: kind of a row").into()),
             Key::Idempotency(name) => self.idempotency(name, value.clone())?,
             Key::Changes { first, part: 0 } => self.block(first, value.clone())?,
             Key::Changes { first, part } => self.part(first, part, value.clone())?,
             Key::Lease(id) => self.lease(id, value.clone())?,
             Key::Leased(id, user_key) => self.lease_key(id, user_key, &value)?,
         }
-        let Ok(()) = self.store.engine.load(self.store.head.applied.index, home.encode(), Some(value));
+        let loaded = self.store.engine.load(self.store.head.applied.index, home.encode(), Some(value));
+        loaded.map_err(LoadError::Storage)?;
         self.last_key = Bytes::copy_from_slice(&key);
         Ok(())
     }
@@ -489,17 +491,19 @@ impl Loader {
     }
 
     /// Leases and users' keys came before.
-    fn lease_key(&mut self, id: u64, user_key: &[u8], value: &[u8]) -> Result<(), Malformed> {
-        let Ok(lease) = self.store.engine.look(Key::Lease(id).encode().as_slice(), |row| row.is_some());
-        let Ok(key) = self.store.engine.look(Key::Data(user_key).encode().as_slice(), |record| {
+    fn lease_key<E>(&mut self, id: u64, user_key: &[u8], value: &[u8]) -> Result<(), LoadError<E>> {
+        let lease = self.store.engine.look(Key::Lease(id).encode().as_slice(), |row| row.is_some());
+        let lease = lease.map_err(LoadError::Storage)?;
+        let key = self.store.engine.look(Key::Data(user_key).encode().as_slice(), |record| {
             record.and_then(|record| record::decode_meta(record).ok()).is_some_and(|(meta, _)| meta.lease == id)
         });
+        let key = key.map_err(LoadError::Storage)?;
         let owed = self.leased_keys.checked_sub(1).filter(|_| lease && key && value.is_empty());
         self.leased_keys = owed.ok_or(Malformed("checkpoint: key of a lease"))?;
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Store, Malformed> {
+    fn finish<E>(mut self) -> Result<Store, LoadError<E>> {
         self.end_key();
         let tail = Entries::new(self.store.tail.first, self.store.tail.entries());
         let Head { applied, revision, keys, past_bytes, compacted, .. } = self.store.head;
@@ -516,10 +520,10 @@ impl Loader {
             && (last.revision, last.past_bytes, owed) == (revision, past_bytes, 0)
             && changes == self.versions;
         if !complete {
-            return Err(Malformed("checkpoint: counts"));
+            return Err(Malformed("checkpoint: counts").into());
         }
         self.store.idempotency = self.idempotency.into();
-        self.store.engine.end_loading(applied.index, compacted.index);
+        self.store.engine.end_loading(applied.index, compacted.index).map_err(LoadError::Storage)?;
         Ok(self.store)
     }
 }
@@ -644,6 +648,7 @@ impl<E: fmt::Display> fmt::Display for LoadError<E> {
         match self {
             LoadError::Source(error) => error.fmt(f),
             LoadError::Malformed(malformed) => malformed.fmt(f),
+            LoadError::Storage(error) => error.fmt(f),
         }
     }
 }

@@ -3,15 +3,15 @@
 //! Nothing is changed here. Steps are taken one by one over the state before the transaction and an overlay of what the
 //! steps before have done, and what lies in the overlay at the end is the change.
 
-use crate::keys::Key;
 use crate::leases::Lease;
 use crate::range::{KeyRange, Query};
 use crate::transaction::{Compare, Decided, MAX_TRANSACTION_ROWS, Relation, Step, StepResult, Target, Transaction};
-use crate::view::{KeyValue, Page, rows};
+use crate::view::{KeyValue, Page, row, rows};
 use bytes::Bytes;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use storage::engine::{MemoryView, View as _};
+use storage::StorageError;
+use storage::engine::AnyView;
 
 /// What happens to a key.
 #[derive(Clone, Copy, Debug)]
@@ -34,20 +34,30 @@ impl Overlay {
     }
 }
 
-/// Why a transaction can't be carried out.
-pub struct NoLease;
+/// Why a transaction was not carried out.
+pub enum Failed {
+    /// It names a lease that is not there.
+    NoLease,
+    Storage(StorageError),
+}
+
+impl From<StorageError> for Failed {
+    fn from(error: StorageError) -> Failed {
+        Failed::Storage(error)
+    }
+}
 
 /// `revision`: what the transaction gets if it changes something. What the steps give is only collected if `wanted`.
 pub fn execute(
     transaction: &Transaction,
-    engine: MemoryView,
+    engine: AnyView,
     revision: u64,
     wanted: bool,
-) -> Result<(Decided, Overlay), NoLease> {
-    let way = Way::choose(transaction, &engine);
+) -> Result<(Decided, Overlay), Failed> {
+    let way = Way::choose(transaction, &engine)?;
     way.check_leases(&engine)?;
     let mut run = Run { engine, revision, wanted, rows_left: MAX_TRANSACTION_ROWS, overlay: Overlay::default() };
-    let decided = run.go(&way);
+    let decided = run.go(&way)?;
     Ok((decided, run.overlay))
 }
 
@@ -59,23 +69,27 @@ struct Way<'a> {
 }
 
 impl<'a> Way<'a> {
-    fn choose(transaction: &'a Transaction, engine: &MemoryView) -> Way<'a> {
-        let succeeded = transaction.compares.iter().all(|compare| holds(compare, engine));
+    fn choose(transaction: &'a Transaction, engine: &AnyView) -> Result<Way<'a>, StorageError> {
+        let mut succeeded = true;
+        for compare in &transaction.compares {
+            succeeded = succeeded && holds(compare, engine)?;
+        }
         let steps = if succeeded { &transaction.success } else { &transaction.failure };
         let nested = |step: &'a Step| match step {
-            Step::Transaction(inner) => Some(Way::choose(inner, engine)),
-            Step::Put { .. } | Step::Delete { .. } | Step::Range(_) => None,
+            Step::Transaction(inner) => Way::choose(inner, engine).map(Some),
+            Step::Put { .. } | Step::Delete { .. } | Step::Range(_) => Ok(None),
         };
-        Way { succeeded, steps: steps.iter().map(|step| (step, nested(step))).collect() }
+        let steps = steps.iter().map(|step| Ok((step, nested(step)?)));
+        Ok(Way { succeeded, steps: steps.collect::<Result<_, StorageError>>()? })
     }
 
-    fn check_leases(&self, engine: &MemoryView) -> Result<(), NoLease> {
+    fn check_leases(&self, engine: &AnyView) -> Result<(), Failed> {
         for (step, nested) in &self.steps {
             if let Step::Put { lease, .. } = step
                 && *lease != 0
-                && Lease::find(*lease, engine).is_none()
+                && Lease::find(*lease, engine)?.is_none()
             {
-                return Err(NoLease);
+                return Err(Failed::NoLease);
             }
             nested.iter().try_for_each(|way| way.check_leases(engine))?;
         }
@@ -84,21 +98,26 @@ impl<'a> Way<'a> {
 }
 
 /// etcd's `applyCompare`: every key must do, and where there is none, a key that is not there is judged.
-fn holds(compare: &Compare, engine: &MemoryView) -> bool {
-    let mut found = rows(engine, &compare.keys).peekable();
+fn holds(compare: &Compare, engine: &AnyView) -> Result<bool, StorageError> {
+    let mut found = rows(engine, &compare.keys);
+    let first = found.next().transpose()?;
     if let Target::Exists(wanted) = compare.target {
-        return relates(found.peek().is_some().cmp(&wanted), compare.relation);
+        return Ok(relates(first.is_some().cmp(&wanted), compare.relation));
     }
-    if found.peek().is_none() {
-        return number_of(None, &compare.target).is_some_and(|order| relates(order, compare.relation));
-    }
-    found.all(|(_, row)| {
+    let Some(first) = first else {
+        return Ok(number_of(None, &compare.target).is_some_and(|order| relates(order, compare.relation)));
+    };
+    for row in std::iter::once(Ok(first)).chain(found) {
+        let (_, row) = row?;
         let order = match &compare.target {
             Target::Value(value) => Some(row.value.cmp(value)),
             target => number_of(Some(&row), target),
         };
-        order.is_some_and(|order| relates(order, compare.relation))
-    })
+        if !order.is_some_and(|order| relates(order, compare.relation)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// How the number that the target names compares with the target's. Nothing for what is no number.
@@ -123,7 +142,7 @@ fn relates(order: Ordering, relation: Relation) -> bool {
 }
 
 struct Run {
-    engine: MemoryView,
+    engine: AnyView,
     revision: u64,
     wanted: bool,
     rows_left: u64,
@@ -131,26 +150,26 @@ struct Run {
 }
 
 impl Run {
-    fn go(&mut self, way: &Way<'_>) -> Decided {
+    fn go(&mut self, way: &Way<'_>) -> Result<Decided, StorageError> {
         let mut results = Vec::new();
         for (step, nested) in &way.steps {
             let result = match (step, nested) {
-                (Step::Put { key, value, lease, previous }, _) => self.put(key, value, *lease, *previous),
-                (Step::Delete { keys, previous }, _) => self.delete(keys, *previous),
-                (Step::Range(query), _) if self.wanted => StepResult::Range(self.range(query)),
-                (Step::Transaction(_), Some(way)) => StepResult::Transaction(self.go(way)),
+                (Step::Put { key, value, lease, previous }, _) => self.put(key, value, *lease, *previous)?,
+                (Step::Delete { keys, previous }, _) => self.delete(keys, *previous)?,
+                (Step::Range(query), _) if self.wanted => StepResult::Range(self.range(query)?),
+                (Step::Transaction(_), Some(way)) => StepResult::Transaction(self.go(way)?),
                 (Step::Range(_) | Step::Transaction(_), _) => continue,
             };
             if self.wanted {
                 results.push(result);
             }
         }
-        Decided { succeeded: way.succeeded, results }
+        Ok(Decided { succeeded: way.succeeded, results })
     }
 
-    fn put(&mut self, key: &Bytes, value: &Bytes, lease: u64, previous: bool) -> StepResult {
+    fn put(&mut self, key: &Bytes, value: &Bytes, lease: u64, previous: bool) -> Result<StepResult, StorageError> {
         // No step before this one can have changed the key.
-        let before = row(&self.engine, key);
+        let before = row(&self.engine, key)?;
         let now = KeyValue {
             value: value.clone(),
             create_revision: before.as_ref().map_or(self.revision, |before| before.create_revision),
@@ -159,13 +178,14 @@ impl Run {
             lease,
         };
         self.overlay.changes.insert(key.clone(), Some(now));
-        StepResult::Put { previous: before.filter(|_| previous && self.wanted) }
+        Ok(StepResult::Put { previous: before.filter(|_| previous && self.wanted) })
     }
 
-    fn delete(&mut self, keys: &KeyRange, previous: bool) -> StepResult {
+    fn delete(&mut self, keys: &KeyRange, previous: bool) -> Result<StepResult, StorageError> {
         let mut gone = Vec::new();
         let mut deleted = 0;
-        for (key, before) in rows(&self.engine, keys) {
+        for row in rows(&self.engine, keys) {
+            let (key, before) = row?;
             // A step before this one may have deleted it, and can't have put it.
             if self.overlay.changes.contains_key(&key) {
                 continue;
@@ -177,11 +197,11 @@ impl Run {
                 gone.push((key, before));
             }
         }
-        StepResult::Delete { deleted, previous: gone }
+        Ok(StepResult::Delete { deleted, previous: gone })
     }
 
     /// As [`crate::Picture::query`], of what the transaction has made so far.
-    fn range(&mut self, query: &Query) -> Page {
+    fn range(&mut self, query: &Query) -> Result<Page, StorageError> {
         let limit = query.limit.unwrap_or(u64::MAX).min(self.rows_left);
         let on_page = |key: &Bytes| match &query.after {
             Some(after) if query.descending => key < after,
@@ -208,32 +228,32 @@ impl Run {
         let above = above.take_while(|(key, _)| query.keys.contains(key)).map(|(key, row)| (key.clone(), row.clone()));
         if query.descending {
             let order = |a: &Bytes, b: &Bytes| b.cmp(a);
-            merge(below.rev(), above.collect::<Vec<_>>().into_iter().rev(), order, &mut visit);
+            merge(below.rev(), above.collect::<Vec<_>>().into_iter().rev(), order, &mut visit)?;
         } else {
-            merge(below, above, Bytes::cmp, &mut visit);
+            merge(below, above, Bytes::cmp, &mut visit)?;
         }
         self.rows_left -= taken.len() as u64;
-        Page { rows: taken, more, count: query.count.then_some(count) }
+        Ok(Page { rows: taken, more, count: query.count.then_some(count) })
     }
 }
 
 /// Both in the order given; where both have a key, what is above holds. Ends when `visit` has enough.
 fn merge(
-    below: impl Iterator<Item = (Bytes, KeyValue)>,
+    below: impl Iterator<Item = Result<(Bytes, KeyValue), StorageError>>,
     above: impl Iterator<Item = (Bytes, Option<KeyValue>)>,
     order: impl Fn(&Bytes, &Bytes) -> Ordering,
     visit: &mut impl FnMut(Bytes, KeyValue) -> bool,
-) {
+) -> Result<(), StorageError> {
     let (mut below, mut above) = (below.peekable(), above.peekable());
     loop {
         let which = match (below.peek(), above.peek()) {
-            (None, None) => return,
-            (Some(_), None) => Ordering::Less,
+            (None, None) => return Ok(()),
+            (Some(Err(_)), _) | (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
-            (Some((lower, _)), Some((upper, _))) => order(lower, upper),
+            (Some(Ok((lower, _))), Some((upper, _))) => order(lower, upper),
         };
         let next = if which.is_lt() {
-            below.next()
+            below.next().transpose()?
         } else {
             if which.is_eq() {
                 below.next();
@@ -243,12 +263,7 @@ fn merge(
         if let Some((key, row)) = next
             && !visit(key, row)
         {
-            return;
+            return Ok(());
         }
     }
-}
-
-fn row(engine: &MemoryView, key: &[u8]) -> Option<KeyValue> {
-    let Ok(record) = engine.get(Key::Data(key).encode().as_slice());
-    record.map(KeyValue::from_record)
 }

@@ -9,6 +9,7 @@ use base::Position;
 use base::codec::{Reader, Writer};
 use bytes::Bytes;
 use std::convert::Infallible;
+use storage::StorageError;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What log entries hold, one after the other, each behind its length.
@@ -22,9 +23,9 @@ pub fn commands(bytes: &[u8]) {
         match Command::decode(entry) {
             Ok(command) => {
                 assert_eq!(Command::decode(command.encode()), Ok(command.clone()));
-                store.apply(position, &command);
+                store.apply(position, &command).expect(IN_MEMORY);
             }
-            Err(_) => store.apply_empty(position),
+            Err(_) => store.apply_empty(position).expect(IN_MEMORY),
         }
     }
     assert_is_read_again(&store);
@@ -49,24 +50,26 @@ pub fn checkpoint(bytes: &[u8]) {
 fn go_on(store: &mut Store) {
     let Position { index, term } = store.applied();
     let session = SessionId { node: 1, boot: u64::MAX };
-    store.apply(Position { index: index + 1, term }, &Command::Register { session });
+    store.apply(Position { index: index + 1, term }, &Command::Register { session }).expect(IN_MEMORY);
     let view = store.view();
-    let mut operations: Vec<Operation> = view.range(b"", None).map(|(key, _)| Operation::Delete { key }).collect();
+    let keys = view.range(b"", None).map(|row| row.expect(IN_MEMORY).0);
+    let mut operations: Vec<Operation> = keys.map(|key| Operation::Delete { key }).collect();
     operations.push(Operation::Put { key: Bytes::from("k"), value: Bytes::from("v") });
     let request = RequestId { session, number: 1, low_water: 1 };
     let write = Command::Write { request, accepted_ms: 0, idempotency: None, operations };
-    store.apply(Position { index: index + 2, term }, &write);
+    store.apply(Position { index: index + 2, term }, &write).expect(IN_MEMORY);
 }
 
 fn assert_is_read_again(store: &Store) {
     let mut stream = Vec::new();
-    let Ok(()) = store.frozen().write_to(&mut |piece| {
+    let written = store.frozen().write_to(&mut |piece| {
         stream.extend_from_slice(piece);
-        Ok::<(), Infallible>(())
+        Ok::<(), StorageError>(())
     });
+    written.expect(IN_MEMORY);
     let again = load(&stream, 64).expect("what was written is loaded");
     assert_eq!((again.applied(), again.state_hash()), (store.applied(), store.state_hash()));
-    assert_eq!(again.content_hash(), store.content_hash());
+    assert_eq!(again.content_hash().expect(IN_MEMORY), store.content_hash().expect(IN_MEMORY));
     assert_eq!(again.view().range(b"", None).count() as u64, store.len());
 }
 
@@ -74,6 +77,8 @@ fn load(stream: &[u8], block_bytes: usize) -> Option<Store> {
     let mut blocks = stream.chunks(block_bytes).map(Bytes::copy_from_slice);
     Store::load(&mut || Ok::<_, Infallible>(blocks.next())).ok()
 }
+
+const IN_MEMORY: &str = "the engine in memory never fails, and holds what was put into it";
 
 #[cfg(test)]
 #[path = "../../../fuzz/replay.rs"]

@@ -224,7 +224,7 @@ mod tests {
         }
         let mut next = 1;
         for row in engine.view().range(&[], None) {
-            let Ok((home, row)) = row;
+            let (home, row) = row.unwrap();
             let Some(Key::Changes { first, part: 0 }) = Key::decode(&home) else { continue };
             let (revisions, mut entries) = Entries::of_block(first, row).unwrap();
             assert_eq!(first, next);

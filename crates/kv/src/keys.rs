@@ -11,7 +11,8 @@
 //! Numbers are big-endian, so that their order is that of the keys. Only users' keys have a past in the engine.
 //! 0 and 6 onwards are free; 255 stays so, that every kind of key has an end that is a key.
 
-use storage::engine;
+use std::fmt;
+use storage::{StorageError, engine};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key<'a> {
@@ -41,6 +42,11 @@ impl<'a> Key<'a> {
                 engine::Key::prefixed(&prefix, key)
             }
         }
+    }
+
+    /// The engine does not hold there what was put into it.
+    pub fn damaged(self, what: impl fmt::Display) -> StorageError {
+        StorageError::damaged_row(self.encode().as_slice(), what)
     }
 
     pub fn decode(bytes: &'a [u8]) -> Option<Key<'a>> {

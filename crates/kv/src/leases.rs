@@ -9,7 +9,8 @@ use crate::view::View;
 use base::Index;
 use base::codec::{Malformed, Reader, Writer};
 use bytes::Bytes;
-use storage::engine::{MemoryView, View as _};
+use storage::StorageError;
+use storage::engine::{AnyView, View as _};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
@@ -20,9 +21,13 @@ pub struct Lease {
 }
 
 impl Lease {
-    pub(crate) fn find(id: u64, engine: &MemoryView) -> Option<Lease> {
-        let Ok(row) = engine.get(Key::Lease(id).encode().as_slice());
-        row.map(|row| Lease::decode(id, row).expect(INTACT))
+    pub(crate) fn find(id: u64, engine: &AnyView) -> Result<Option<Lease>, StorageError> {
+        let row = engine.get(Key::Lease(id).encode().as_slice())?;
+        row.map(|row| Lease::read(id, row)).transpose()
+    }
+
+    fn read(id: u64, row: Bytes) -> Result<Lease, StorageError> {
+        Lease::decode(id, row).map_err(|malformed| Key::Lease(id).damaged(malformed))
     }
 
     pub(crate) fn encode(&self) -> Bytes {
@@ -41,7 +46,7 @@ impl Lease {
 }
 
 impl View {
-    pub fn lease(&self, id: u64) -> Option<Lease> {
+    pub fn lease(&self, id: u64) -> Result<Option<Lease>, StorageError> {
         Lease::find(id, &self.engine)
     }
 
@@ -51,28 +56,27 @@ impl View {
     }
 
     /// In the order of their numbers, from the first above `after` on.
-    pub fn leases(&self, after: u64) -> impl Iterator<Item = Lease> {
+    pub fn leases(&self, after: u64) -> impl Iterator<Item = Result<Lease, StorageError>> {
         let from =
             after.checked_add(1).map_or(LEASES_END.to_vec(), |next| Key::Lease(next).encode().as_slice().to_vec());
         self.engine.range(&from, Some(LEASES_END)).map(|row| {
-            let Ok((home, row)) = row;
+            let (home, row) = row?;
             match Key::decode(&home) {
-                Some(Key::Lease(id)) => Lease::decode(id, row).expect(INTACT),
-                _ => panic!("{INTACT}"),
+                Some(Key::Lease(id)) => Lease::read(id, row),
+                _ => Err(StorageError::damaged_row(&home, "it should be a lease")),
             }
         })
     }
 
     /// The keys that end with the lease, in order, from the first above `after` on.
-    pub fn lease_keys(&self, id: u64, after: &[u8]) -> impl Iterator<Item = Bytes> {
+    pub fn lease_keys(&self, id: u64, after: &[u8]) -> impl Iterator<Item = Result<Bytes, StorageError>> {
         let from = Key::Leased(id, &[after, &[0][..]].concat()).encode();
         let to = id.checked_add(1).map(|next| Key::Leased(next, b"").encode());
         let to = to.as_ref().map_or(LEASE_KEYS_END, |to| to.as_slice());
         self.engine.range(from.as_slice(), Some(to)).map(|row| {
-            let Ok((home, _)) = row;
-            home.slice(9..)
+            let (home, _) = row?;
+            // Behind the lease.
+            Ok(home.slice(9..))
         })
     }
 }
-
-const INTACT: &str = "the engine holds what was put into it";

@@ -60,4 +60,4 @@ pub use sessions::WINDOW;
 pub use store::{MAX_CONFIGURATION_BYTES, MAX_IDEMPOTENCY_KEYS, Store};
 pub use transaction::{Compare, Decided, Relation, Step, StepResult, Target, Transaction};
 pub use transaction::{MAX_TRANSACTION_DEPTH, MAX_TRANSACTION_OPERATIONS, MAX_TRANSACTION_ROWS};
-pub use view::{KeyValue, OutOfReach, Page, Picture, Range, View};
+pub use view::{KeyValue, OutOfReach, Page, Picture, Range, ReadError, View};

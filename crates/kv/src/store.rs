@@ -13,7 +13,7 @@ use crate::command::{
     self, Action, Answer, Command, Expired, IdempotencyKey, MAX_LEASE, Operation, OverLimit, Refusal, RequestId,
     SessionId,
 };
-use crate::execute::{self, Edit};
+use crate::execute::{self, Edit, Failed};
 use crate::history::{self, Changed, Entries, Tail};
 use crate::keys::{DATA_END, Key};
 use crate::leases::Lease;
@@ -21,12 +21,13 @@ use crate::record::{self, Meta};
 use crate::sessions::{FirstUse, Seen, Session};
 use crate::transaction::{Decided, Transaction};
 use crate::view::{Compacted, Head, View};
-use base::codec::Writer;
+use base::codec::{Malformed, Writer};
 use base::{NodeId, Position};
 use bytes::Bytes;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use storage::engine::{self, Batch, Engine, MemoryEngine, View as _};
+use storage::StorageError;
+use storage::engine::{self, AnyEngine, Batch, Engine, MemoryEngine, View as _};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// How many idempotency keys are remembered: the newest. Part of the replicated state machine.
@@ -35,7 +36,7 @@ pub const MAX_IDEMPOTENCY_KEYS: usize = 65_536;
 pub const MAX_CONFIGURATION_BYTES: usize = 1024 * 1024;
 
 pub struct Store {
-    pub(crate) engine: MemoryEngine,
+    pub(crate) engine: AnyEngine,
     pub(crate) head: Head,
     pub(crate) configuration: Bytes,
     /// Who may have a session; `None` until the first configuration: anyone.
@@ -71,42 +72,47 @@ impl Store {
         }
     }
 
-    /// Applies the command of the entry at `position`. Positions rise; there is no going back.
-    pub fn apply(&mut self, position: Position, command: &Command) -> Answer {
+    /// Applies the command of the entry at `position`. Positions rise; there is no going back. An error is the engine's:
+    /// the entry may be applied in part, and the store must not be used any more.
+    pub fn apply(&mut self, position: Position, command: &Command) -> Result<Answer, StorageError> {
         self.perform(position, command, None)
     }
 
     /// The same, and tells what a transaction came to step by step, if this was the first time that it was applied.
-    pub fn apply_for(&mut self, position: Position, command: &Command) -> (Answer, Option<Decided>) {
+    pub fn apply_for(
+        &mut self,
+        position: Position,
+        command: &Command,
+    ) -> Result<(Answer, Option<Decided>), StorageError> {
         let mut decided = None;
-        let answer = self.perform(position, command, Some(&mut decided));
-        (answer, decided)
+        let answer = self.perform(position, command, Some(&mut decided))?;
+        Ok((answer, decided))
     }
 
-    fn perform(&mut self, position: Position, command: &Command, wants: Wants<'_>) -> Answer {
+    fn perform(&mut self, position: Position, command: &Command, wants: Wants<'_>) -> Result<Answer, StorageError> {
         self.advance(position);
         let answer = match command {
             Command::Register { session } => self.register(session),
             Command::Write { request, accepted_ms, idempotency, operations } => {
                 self.accepted(*accepted_ms);
-                self.once(request, idempotency.as_ref(), Work::Operations(operations), None)
+                self.once(request, idempotency.as_ref(), Work::Operations(operations), None)?
             }
             Command::Act { request, accepted_ms, idempotency, action } => {
                 self.accepted(*accepted_ms);
                 match request {
-                    Some(request) => self.once(request, idempotency.as_ref(), Work::Action(action), wants),
-                    None => self.decide(idempotency.as_ref(), Work::Action(action), wants),
+                    Some(request) => self.once(request, idempotency.as_ref(), Work::Action(action), wants)?,
+                    None => self.decide(idempotency.as_ref(), Work::Action(action), wants)?,
                 }
             }
         };
-        self.tidy(&answer);
-        answer
+        self.tidy(&answer)?;
+        Ok(answer)
     }
 
     /// Passes an entry that changes nothing but the position: a new leader's first, or one that can't be read.
-    pub fn apply_empty(&mut self, position: Position) {
+    pub fn apply_empty(&mut self, position: Position) -> Result<(), StorageError> {
         self.advance(position);
-        self.tidy(&Answer::Registered);
+        self.tidy(&Answer::Registered)
     }
 
     /// Takes over a configuration, which is opaque here but a part of the state. Sessions of nodes that are not among
@@ -179,7 +185,7 @@ impl Store {
     }
 
     /// A hash of the whole state computed afresh. Slow: reads everything.
-    pub fn content_hash(&self) -> u64 {
+    pub fn content_hash(&self) -> Result<u64, StorageError> {
         self.frozen().content_hash()
     }
 
@@ -240,26 +246,26 @@ impl Store {
         idempotency: Option<&IdempotencyKey>,
         work: Work<'_>,
         wants: Wants<'_>,
-    ) -> Answer {
+    ) -> Result<Answer, StorageError> {
         let SessionId { node, boot } = request.session;
         let Some(session) = self.sessions.get_mut(&node) else {
-            return Answer::Refused(Refusal::UnknownSession);
+            return Ok(Answer::Refused(Refusal::UnknownSession));
         };
         match boot.cmp(&session.boot) {
-            Ordering::Less => return Answer::Refused(Refusal::OlderBoot),
-            Ordering::Greater => return Answer::Refused(Refusal::UnknownSession),
+            Ordering::Less => return Ok(Answer::Refused(Refusal::OlderBoot)),
+            Ordering::Greater => return Ok(Answer::Refused(Refusal::UnknownSession)),
             Ordering::Equal => {}
         }
         session.raise(request.low_water);
         let seen = session.look(request.number);
         self.mix_numbers(Mixed::LowWater, [node, request.low_water]);
         match seen {
-            Seen::Answered(answer) => return answer,
-            Seen::Forgotten => return Answer::Refused(Refusal::Stale),
-            Seen::TooFar => return Answer::Refused(Refusal::WindowExceeded),
+            Seen::Answered(answer) => return Ok(answer),
+            Seen::Forgotten => return Ok(Answer::Refused(Refusal::Stale)),
+            Seen::TooFar => return Ok(Answer::Refused(Refusal::WindowExceeded)),
             Seen::Never => {}
         }
-        let answer = self.decide(idempotency, work, wants);
+        let answer = self.decide(idempotency, work, wants)?;
         if let Some(session) = self.sessions.get_mut(&node) {
             session.record(request.number, answer);
         }
@@ -267,54 +273,57 @@ impl Store {
         writer.varint(request.number);
         answer.encode(&mut writer);
         self.mix(writer.as_slice());
-        answer
+        Ok(answer)
     }
 
     /// What a request that was not seen before in its session comes to.
-    fn decide(&mut self, idempotency: Option<&IdempotencyKey>, work: Work<'_>, wants: Wants<'_>) -> Answer {
+    fn decide(
+        &mut self,
+        idempotency: Option<&IdempotencyKey>,
+        work: Work<'_>,
+        wants: Wants<'_>,
+    ) -> Result<Answer, StorageError> {
         if command::check_idempotency(idempotency).and_then(|()| work.check()).is_err() {
-            return Answer::Refused(Refusal::OverLimit);
+            return Ok(Answer::Refused(Refusal::OverLimit));
         }
         if let Some(IdempotencyKey { key, fingerprint }) = idempotency
-            && let Some(first) = self.first_use(key)
+            && let Some(first) = self.first_use(key)?
         {
-            return if first.fingerprint == *fingerprint { first.answer } else { Answer::Refused(Refusal::KeyReused) };
+            let is_same = first.fingerprint == *fingerprint;
+            return Ok(if is_same { first.answer } else { Answer::Refused(Refusal::KeyReused) });
         }
         let mut batch = Batch::with_capacity(work.len() + 2);
         let answer = match work {
             Work::Operations(operations) => {
-                let (revision, changed) = self.change(last_of_each_key(operations), &mut batch);
+                let (revision, changed) = self.change(last_of_each_key(operations), &mut batch)?;
                 Answer::Done { revision, changed }
             }
-            Work::Action(action) => self.act(action, &mut batch, wants),
+            Work::Action(action) => self.act(action, &mut batch, wants)?,
         };
         if let Some(idempotency) = idempotency {
             self.remember(idempotency, answer, &mut batch);
         }
         if !batch.is_empty() {
-            let Ok(()) = self.engine.write(self.head.applied.index, batch);
+            self.engine.write(self.head.applied.index, batch)?;
         }
-        answer
+        Ok(answer)
     }
 
-    fn act(&mut self, action: &Action, batch: &mut Batch, wants: Wants<'_>) -> Answer {
+    fn act(&mut self, action: &Action, batch: &mut Batch, wants: Wants<'_>) -> Result<Answer, StorageError> {
         match action {
             Action::Compact { revision } => self.compact(*revision),
             Action::Transaction(transaction) => self.transact(transaction, batch, wants),
             Action::Grant { lease, ttl_seconds } => self.grant(*lease, *ttl_seconds, batch),
-            Action::KeepAlive { lease } => match Lease::find(*lease, &self.engine.view()) {
-                Some(Lease { id, ttl_seconds, .. }) => self.give_time(id, ttl_seconds, batch),
-                None => Answer::Refused(Refusal::NoLease),
+            Action::KeepAlive { lease } => match Lease::find(*lease, &self.engine.view())? {
+                Some(Lease { id, ttl_seconds, .. }) => Ok(self.give_time(id, ttl_seconds, batch)),
+                None => Ok(Answer::Refused(Refusal::NoLease)),
             },
-            Action::Revoke { lease } => match Lease::find(*lease, &self.engine.view()) {
+            Action::Revoke { lease } => match Lease::find(*lease, &self.engine.view())? {
                 Some(lease) => self.end_leases(&[lease], batch),
-                None => Answer::Refused(Refusal::NoLease),
+                None => Ok(Answer::Refused(Refusal::NoLease)),
             },
             Action::Expire { leases } => {
-                let view = self.engine.view();
-                let is_over = |over: &Expired| Lease::find(over.lease, &view).filter(|lease| lease.since == over.since);
-                let mut over: Vec<Lease> = leases.iter().filter_map(is_over).collect();
-                drop(view);
+                let mut over = self.those_over(leases)?;
                 over.sort_by_key(|lease| lease.id);
                 over.dedup();
                 self.end_leases(&over, batch)
@@ -322,33 +331,52 @@ impl Store {
         }
     }
 
-    fn transact(&mut self, transaction: &Transaction, batch: &mut Batch, wants: Wants<'_>) -> Answer {
+    /// Those of the leases that nobody has kept alive since.
+    fn those_over(&self, leases: &[Expired]) -> Result<Vec<Lease>, StorageError> {
+        let view = self.engine.view();
+        let mut over = Vec::with_capacity(leases.len());
+        for expired in leases {
+            over.extend(Lease::find(expired.lease, &view)?.filter(|lease| lease.since == expired.since));
+        }
+        Ok(over)
+    }
+
+    fn transact(
+        &mut self,
+        transaction: &Transaction,
+        batch: &mut Batch,
+        wants: Wants<'_>,
+    ) -> Result<Answer, StorageError> {
         let revision = self.head.revision + 1;
         let done = execute::execute(transaction, self.engine.view(), revision, wants.is_some());
-        let Ok((decided, overlay)) = done else { return Answer::Refused(Refusal::NoLease) };
-        let (revision, changed) = self.change(overlay.edits(), batch);
+        let (decided, overlay) = match done {
+            Ok(done) => done,
+            Err(Failed::NoLease) => return Ok(Answer::Refused(Refusal::NoLease)),
+            Err(Failed::Storage(error)) => return Err(error),
+        };
+        let (revision, changed) = self.change(overlay.edits(), batch)?;
         let succeeded = decided.succeeded;
         if let Some(wants) = wants {
             *wants = Some(decided);
         }
-        Answer::Decided { succeeded, revision, changed }
+        Ok(Answer::Decided { succeeded, revision, changed })
     }
 
-    fn grant(&mut self, wanted: u64, ttl_seconds: u64, batch: &mut Batch) -> Answer {
+    fn grant(&mut self, wanted: u64, ttl_seconds: u64, batch: &mut Batch) -> Result<Answer, StorageError> {
         let view = self.engine.view();
-        let is_there = |id| Lease::find(id, &view).is_some();
+        let is_there = |id| Lease::find(id, &view).map(|found| found.is_some());
         let mut id = wanted;
         if wanted == 0 {
             // No entry comes twice, so neither does this, unless somebody chose it.
             id = self.head.applied.index;
-            while is_there(id) {
+            while is_there(id)? {
                 id = (xxh3_64_with_seed(&id.to_le_bytes(), 0) & MAX_LEASE).max(1);
             }
-        } else if is_there(id) {
-            return Answer::Refused(Refusal::LeaseExists);
+        } else if is_there(id)? {
+            return Ok(Answer::Refused(Refusal::LeaseExists));
         }
         self.head.leases += 1;
-        self.give_time(id, ttl_seconds, batch)
+        Ok(self.give_time(id, ttl_seconds, batch))
     }
 
     fn give_time(&mut self, id: u64, ttl_seconds: u64, batch: &mut Batch) -> Answer {
@@ -359,84 +387,89 @@ impl Store {
     }
 
     /// All of their keys go in one revision.
-    fn end_leases(&mut self, leases: &[Lease], batch: &mut Batch) -> Answer {
+    fn end_leases(&mut self, leases: &[Lease], batch: &mut Batch) -> Result<Answer, StorageError> {
         let view = self.view();
-        let mut keys: Vec<Bytes> = leases.iter().flat_map(|lease| view.lease_keys(lease.id, b"")).collect();
+        let keys = leases.iter().flat_map(|lease| view.lease_keys(lease.id, b""));
+        let mut keys = keys.collect::<Result<Vec<Bytes>, StorageError>>()?;
         drop(view);
         // No key has two leases.
         keys.sort();
-        let (revision, changed) = self.change(keys.iter().map(|key| Edit { key, put: None }), batch);
+        let (revision, changed) = self.change(keys.iter().map(|key| Edit { key, put: None }), batch)?;
         for lease in leases {
             self.head.leases -= 1;
             batch.delete(Key::Lease(lease.id).encode());
             self.mix_numbers(Mixed::LeaseEnded, [lease.id]);
         }
-        Answer::Done { revision, changed }
+        Ok(Answer::Done { revision, changed })
     }
 
-    fn compact(&mut self, revision: u64) -> Answer {
+    fn compact(&mut self, revision: u64) -> Result<Answer, StorageError> {
         if revision <= self.head.compacted.revision {
-            return Answer::Refused(Refusal::Compacted);
+            return Ok(Answer::Refused(Refusal::Compacted));
         }
         if revision > self.head.revision {
-            return Answer::Refused(Refusal::FutureRevision);
+            return Ok(Answer::Refused(Refusal::FutureRevision));
         }
-        let Ok(Changed { index, past_bytes, .. }) = self.view().changed(revision) else {
-            unreachable!("it is in reach")
-        };
+        let Changed { index, past_bytes, .. } = self.view().entry(revision)?;
         self.head.compacted = Compacted { revision, index, past_bytes };
         self.engine.evict_below(index);
         self.mix_numbers(Mixed::Compacted, [revision]);
-        Answer::Done { revision: self.head.revision, changed: 0 }
+        Ok(Answer::Done { revision: self.head.revision, changed: 0 })
     }
 
     /// Takes out a little of what was compacted.
-    fn tidy(&mut self, answer: &Answer) {
+    fn tidy(&mut self, answer: &Answer) -> Result<(), StorageError> {
         let changed = if let Answer::Done { changed, .. } = answer { *changed as usize } else { 0 };
         if self.swept < self.head.compacted.revision.min(self.tail.first) {
             let mut batch = Batch::new();
             for _ in 0..SWEPT_BLOCKS {
-                self.sweep(&mut batch);
+                self.sweep(&mut batch)?;
             }
             if !batch.is_empty() {
-                let Ok(()) = self.engine.write(self.head.applied.index, batch);
+                self.engine.write(self.head.applied.index, batch)?;
             }
         }
         self.engine.tidy(TIDIED_VERSIONS + 2 * changed);
+        Ok(())
     }
 
     /// Deletes the oldest block, if nobody will ask for any of it.
-    fn sweep(&mut self, batch: &mut Batch) {
-        let home = Key::Changes { first: self.swept, part: 0 }.encode();
-        let Ok(block) = self.engine.get(home.as_slice());
-        let Some(block) = block else { return };
-        let (revisions, _) = Entries::of_block(self.swept, block).expect("the engine holds what was put into it");
+    fn sweep(&mut self, batch: &mut Batch) -> Result<(), StorageError> {
+        let key = Key::Changes { first: self.swept, part: 0 };
+        let home = key.encode();
+        let Some(block) = self.engine.get(home.as_slice())? else { return Ok(()) };
+        let (revisions, _) = Entries::of_block(self.swept, block).map_err(|malformed| key.damaged(malformed))?;
         if self.swept + revisions > self.head.compacted.revision {
-            return;
+            return Ok(());
         }
         batch.delete(home);
         for part in 1.. {
             let home = Key::Changes { first: self.swept, part }.encode();
-            let Ok(part) = self.engine.get(home.as_slice());
-            if part.is_none() {
+            if self.engine.look(home.as_slice(), |part| part.is_none())? {
                 break;
             }
             batch.delete(home);
         }
         self.swept += revisions;
+        Ok(())
     }
 
     /// Plans the edits into `batch`, all at one revision. They come in the order of their keys, each once. Gives the
     /// revision and how many keys really changed.
-    fn change<'a>(&mut self, edits: impl IntoIterator<Item = Edit<'a>>, batch: &mut Batch) -> (u64, u32) {
+    fn change<'a>(
+        &mut self,
+        edits: impl IntoIterator<Item = Edit<'a>>,
+        batch: &mut Batch,
+    ) -> Result<(u64, u32), StorageError> {
         let revision = self.head.revision + 1;
         let edits = edits.into_iter();
         let (mut changed, mut superseded_bytes) = (Vec::with_capacity(edits.size_hint().0), 0);
         for Edit { key, put } in edits {
             let home = Key::Data(key).encode();
-            let Ok(before) = self.engine.look(home.as_slice(), |record| {
-                record.map(|record| (record::decode_meta(record).expect(IN_ORDER).0, record.len()))
-            });
+            let before = self.engine.look(home.as_slice(), |record| {
+                record.map(|record| Ok((record::decode_meta(record)?.0, record.len()))).transpose()
+            })?;
+            let before = before.map_err(|malformed: Malformed| Key::Data(key).damaged(malformed))?;
             if let Some((_, record_bytes)) = before {
                 superseded_bytes += history::superseded_bytes(key, record_bytes);
             }
@@ -481,7 +514,7 @@ impl Store {
         if !changed.is_empty() {
             self.enter(&changed, superseded_bytes, batch);
         }
-        (self.head.revision, changed.len() as u32)
+        Ok((self.head.revision, changed.len() as u32))
     }
 
     /// Takes the next revision for a change of these keys.
@@ -495,9 +528,10 @@ impl Store {
         self.tail.push(changed, keys.iter().copied(), batch);
     }
 
-    fn first_use(&self, key: &[u8]) -> Option<FirstUse> {
-        let Ok(value) = self.engine.get(Key::Idempotency(key).encode().as_slice());
-        Some(FirstUse::decode(value?).expect("the engine holds what was put into it"))
+    fn first_use(&self, key: &[u8]) -> Result<Option<FirstUse>, StorageError> {
+        let home = Key::Idempotency(key);
+        let first = self.engine.get(home.encode().as_slice())?.map(FirstUse::decode).transpose();
+        first.map_err(|malformed| home.damaged(malformed))
     }
 
     fn remember(&mut self, IdempotencyKey { key, fingerprint }: &IdempotencyKey, answer: Answer, batch: &mut Batch) {
@@ -529,10 +563,8 @@ impl Store {
     }
 }
 
-const IN_ORDER: &str = "the engine holds what was put into it";
-
-pub(crate) fn new_engine() -> MemoryEngine {
-    MemoryEngine::without_past_from(engine::Key::new(DATA_END))
+pub(crate) fn new_engine() -> AnyEngine {
+    AnyEngine::Memory(MemoryEngine::without_past_from(engine::Key::new(DATA_END)))
 }
 
 impl Default for Store {

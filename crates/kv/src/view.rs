@@ -11,7 +11,8 @@ use bytes::Bytes;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
-use storage::engine::{self, MemoryView, View as _};
+use storage::StorageError;
+use storage::engine::{self, AnyView, View as _};
 
 /// The newest state of a store at the moment it was taken. Reads as the [`Picture`] of its revision.
 #[derive(Clone)]
@@ -29,7 +30,7 @@ struct State {
 /// All keys as they were at one revision.
 #[derive(Clone)]
 pub struct Picture {
-    pub(crate) engine: MemoryView,
+    pub(crate) engine: AnyView,
     revision: u64,
 }
 
@@ -86,8 +87,16 @@ pub enum OutOfReach {
     Future { revision: u64, newest: u64 },
 }
 
+/// Why a revision was not read.
+#[derive(Debug)]
+pub enum ReadError {
+    OutOfReach(OutOfReach),
+    /// The state on disk is damaged, or can't be read.
+    Storage(StorageError),
+}
+
 impl View {
-    pub(crate) fn new(engine: MemoryView, head: Head, tail: Entries) -> View {
+    pub(crate) fn new(engine: AnyView, head: Head, tail: Entries) -> View {
         View { state: Arc::new(State { now: Picture { engine, revision: head.revision }, head, tail }) }
     }
 
@@ -130,66 +139,74 @@ impl View {
     }
 
     /// The oldest revision down to which the past takes no more than so many bytes.
-    pub fn oldest_within(&self, past_bytes: u64) -> u64 {
+    pub fn oldest_within(&self, past_bytes: u64) -> Result<u64, StorageError> {
         let wanted = self.state.head.past_bytes.saturating_sub(past_bytes);
         let (mut low, mut high) = (self.state.head.compacted.revision, self.state.head.revision);
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.changed(middle).is_ok_and(|changed| changed.past_bytes >= wanted) {
+            if self.entry(middle)?.past_bytes >= wanted {
                 high = middle;
             } else {
                 low = middle + 1;
             }
         }
-        low
+        Ok(low)
     }
 
     /// All keys as they were when that revision was the newest.
-    pub fn at(&self, revision: u64) -> Result<Picture, OutOfReach> {
-        let changed = self.changed(revision)?;
+    pub fn at(&self, revision: u64) -> Result<Picture, ReadError> {
+        self.check_reach(revision)?;
         if revision == self.state.head.revision {
             return Ok(self.state.now.clone());
         }
         // A view that is older than a compaction can still ask for what is gone.
         let gone = OutOfReach::Compacted { revision, oldest: revision + 1 };
-        let engine = self.state.now.engine.at(changed.index).ok_or(gone)?;
+        let engine = self.state.now.engine.at(self.entry(revision)?.index).ok_or(gone)?;
         Ok(Picture { engine, revision })
     }
 
-    pub(crate) fn changed(&self, revision: u64) -> Result<Changed, OutOfReach> {
-        let Compacted { revision: oldest, index, past_bytes } = self.state.head.compacted;
+    fn check_reach(&self, revision: u64) -> Result<(), OutOfReach> {
+        let oldest = self.compacted();
         if revision < oldest {
             return Err(OutOfReach::Compacted { revision, oldest });
         }
         if revision > self.state.head.revision {
             return Err(OutOfReach::Future { revision, newest: self.state.head.revision });
         }
+        Ok(())
+    }
+
+    /// What is said of a revision that is in reach.
+    pub(crate) fn entry(&self, revision: u64) -> Result<Changed, StorageError> {
+        let Compacted { revision: oldest, index, past_bytes } = self.state.head.compacted;
         if revision == oldest {
             return Ok(Changed { revision, index, past_bytes, keys: 0 });
         }
-        let found = self.entries(revision).find(revision);
-        Ok(found.ok().flatten().expect("every revision above the compacted has an entry"))
+        let home = Key::Changes { first: revision, part: 0 };
+        let found = self.entries(revision)?.find(revision).map_err(|malformed| home.damaged(malformed))?;
+        found.ok_or_else(|| home.damaged("the revision has no entry"))
     }
 
     /// What is said of some revisions, that one among them.
-    pub(crate) fn entries(&self, revision: u64) -> Entries {
-        let Some(first) = self.block_of(revision) else { return self.state.tail.clone() };
-        let Ok(block) = self.state.now.engine.get(Key::Changes { first, part: 0 }.encode().as_slice());
-        let block = block.and_then(|block| Entries::of_block(first, block).ok());
-        block.expect("the engine holds what was put into it").1
+    pub(crate) fn entries(&self, revision: u64) -> Result<Entries, StorageError> {
+        let Some(first) = self.block_of(revision)? else { return Ok(self.state.tail.clone()) };
+        let home = Key::Changes { first, part: 0 };
+        let block = self.state.now.engine.get(home.encode().as_slice())?;
+        let block = block.ok_or_else(|| home.damaged("the block's first part is missing"))?;
+        let (_, entries) = Entries::of_block(first, block).map_err(|malformed| home.damaged(malformed))?;
+        Ok(entries)
     }
 
     /// The first revision of the block that this one is in; `None` if it is in the tail.
-    pub(crate) fn block_of(&self, revision: u64) -> Option<u64> {
+    pub(crate) fn block_of(&self, revision: u64) -> Result<Option<u64>, StorageError> {
         if revision >= self.state.tail.first() {
-            return None;
+            return Ok(None);
         }
         let after = Key::Changes { first: revision, part: 1 }.encode();
-        let row = self.state.now.engine.range(IDEMPOTENCY_END, Some(after.as_slice())).next_back();
-        let Ok((home, _)) = row.expect("revisions that are not in the tail are in a block");
-        match Key::decode(&home) {
-            Some(Key::Changes { first, .. }) => Some(first),
-            _ => unreachable!("between the ends of its kind"),
+        let row = self.state.now.engine.range(IDEMPOTENCY_END, Some(after.as_slice())).next_back().transpose()?;
+        match row.as_ref().map(|(home, _)| Key::decode(home)) {
+            Some(Some(Key::Changes { first, .. })) => Ok(Some(first)),
+            Some(_) | None => Err(Key::Changes { first: revision, part: 0 }.damaged("the revision's block is missing")),
         }
     }
 }
@@ -207,9 +224,8 @@ impl Picture {
         self.revision
     }
 
-    pub fn get(&self, key: &[u8]) -> Option<KeyValue> {
-        let Ok(record) = self.engine.get(Key::Data(key).encode().as_slice());
-        record.map(KeyValue::from_record)
+    pub fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, StorageError> {
+        row(&self.engine, key)
     }
 
     /// Every key from `from` on and before `to` (`None`: to the last), in order, or backwards by `rev()`.
@@ -221,14 +237,13 @@ impl Picture {
     }
 
     /// How many of these keys there are.
-    pub fn count(&self, keys: &KeyRange) -> u64 {
+    pub fn count(&self, keys: &KeyRange) -> Result<u64, StorageError> {
         let Bounds { from, to } = Bounds::of(keys);
-        let Ok(count) = self.engine.count(from.as_slice(), Some(to.as_ref().map_or(DATA_END, engine::Key::as_slice)));
-        count
+        self.engine.count(from.as_slice(), Some(to.as_ref().map_or(DATA_END, engine::Key::as_slice)))
     }
 
-    pub fn query(&self, query: &Query) -> Page {
-        let count = query.count.then(|| self.count(&query.keys));
+    pub fn query(&self, query: &Query) -> Result<Page, StorageError> {
+        let count = query.count.then(|| self.count(&query.keys)).transpose()?;
         if let KeyEnd::Single = query.keys.end {
             return self.query_one(query, count);
         }
@@ -243,35 +258,46 @@ impl Picture {
         }
         let to = to.as_ref().map_or(DATA_END, engine::Key::as_slice);
         let rows = Range { rows: self.engine.range(from.as_slice(), Some(to)) };
-        let (rows, more) = if query.descending { take(rows.rev(), query) } else { take(rows, query) };
-        Page { rows, more, count }
+        let (rows, more) = if query.descending { take(rows.rev(), query) } else { take(rows, query) }?;
+        Ok(Page { rows, more, count })
     }
 
-    fn query_one(&self, query: &Query, count: Option<u64>) -> Page {
+    fn query_one(&self, query: &Query, count: Option<u64>) -> Result<Page, StorageError> {
         let key = &query.keys.start;
         let on_this_page = match &query.after {
             Some(after) if query.descending => key < after,
             Some(after) => key > after,
             None => true,
         };
-        let found = self.get(key).filter(|_| on_this_page).map(|found| (key.clone(), found));
-        let (rows, more) = take(found.into_iter(), query);
-        Page { rows, more, count }
+        let found = self.get(key)?.filter(|_| on_this_page).map(|found| Ok((key.clone(), found)));
+        let (rows, more) = take(found.into_iter(), query)?;
+        Ok(Page { rows, more, count })
     }
 }
 
-fn take(mut rows: impl Iterator<Item = (Bytes, KeyValue)>, query: &Query) -> (Vec<(Bytes, KeyValue)>, bool) {
+type Row = (Bytes, KeyValue);
+
+fn take(
+    mut rows: impl Iterator<Item = Result<Row, StorageError>>,
+    query: &Query,
+) -> Result<(Vec<Row>, bool), StorageError> {
     let limit = query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let mut taken: Vec<_> = rows.by_ref().take(limit).collect();
+    let mut taken = rows.by_ref().take(limit).collect::<Result<Vec<_>, _>>()?;
     if query.keys_only {
         taken.iter_mut().for_each(|(_, found)| found.value = Bytes::new());
     }
-    let more = query.limit.is_some() && rows.next().is_some();
-    (taken, more)
+    let more = query.limit.is_some() && rows.next().transpose()?.is_some();
+    Ok((taken, more))
+}
+
+/// What is there under a user's key.
+pub(crate) fn row(engine: &AnyView, key: &[u8]) -> Result<Option<KeyValue>, StorageError> {
+    let record = engine.get(Key::Data(key).encode().as_slice())?;
+    record.map(|record| KeyValue::from_record(key, record)).transpose()
 }
 
 /// All rows of a range, in order.
-pub(crate) fn rows<'a>(engine: &'a MemoryView, keys: &KeyRange) -> Range<'a> {
+pub(crate) fn rows<'a>(engine: &'a AnyView, keys: &KeyRange) -> Range<'a> {
     let Bounds { from, to } = Bounds::of(keys);
     let to = to.as_ref().map_or(DATA_END, engine::Key::as_slice);
     Range { rows: engine.range(from.as_slice(), Some(to)) }
@@ -296,30 +322,28 @@ impl Bounds {
 }
 
 pub struct Range<'a> {
-    rows: <MemoryView as engine::View>::Range<'a>,
+    rows: <AnyView as engine::View>::Range<'a>,
 }
 
 impl Iterator for Range<'_> {
-    type Item = (Bytes, KeyValue);
+    type Item = Result<Row, StorageError>;
 
-    fn next(&mut self) -> Option<(Bytes, KeyValue)> {
-        let Ok(row) = self.rows.next()?;
-        Some(from_row(row))
+    fn next(&mut self) -> Option<Result<Row, StorageError>> {
+        self.rows.next().map(|row| from_row(row?))
     }
 }
 
 impl DoubleEndedIterator for Range<'_> {
-    fn next_back(&mut self) -> Option<(Bytes, KeyValue)> {
-        let Ok(row) = self.rows.next_back()?;
-        Some(from_row(row))
+    fn next_back(&mut self) -> Option<Result<Row, StorageError>> {
+        self.rows.next_back().map(|row| from_row(row?))
     }
 }
 
 impl KeyValue {
-    pub(crate) fn from_record(record: Bytes) -> KeyValue {
-        let (meta, value) = record::decode(record).expect("the engine holds what was put into it");
+    pub(crate) fn from_record(key: &[u8], record: Bytes) -> Result<KeyValue, StorageError> {
+        let (meta, value) = record::decode(record).map_err(|malformed| Key::Data(key).damaged(malformed))?;
         let record::Meta { create_revision, mod_revision, version, lease } = meta;
-        KeyValue { value, create_revision, mod_revision, version, lease }
+        Ok(KeyValue { value, create_revision, mod_revision, version, lease })
     }
 }
 
@@ -338,7 +362,42 @@ impl fmt::Display for OutOfReach {
 
 impl std::error::Error for OutOfReach {}
 
-fn from_row((key, record): (Bytes, Bytes)) -> (Bytes, KeyValue) {
+impl ReadError {
+    /// `None`: something else is wrong.
+    pub fn out_of_reach(&self) -> Option<OutOfReach> {
+        match self {
+            ReadError::OutOfReach(error) => Some(*error),
+            ReadError::Storage(_) => None,
+        }
+    }
+}
+
+impl From<OutOfReach> for ReadError {
+    fn from(error: OutOfReach) -> ReadError {
+        ReadError::OutOfReach(error)
+    }
+}
+
+impl From<StorageError> for ReadError {
+    fn from(error: StorageError) -> ReadError {
+        ReadError::Storage(error)
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadError::OutOfReach(error) => error.fmt(f),
+            ReadError::Storage(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+fn from_row((home, record): (Bytes, Bytes)) -> Result<Row, StorageError> {
     // Behind the byte that says what kind of key it is.
-    (key.slice(1..), KeyValue::from_record(record))
+    let key = home.slice(1..);
+    let found = KeyValue::from_record(&key, record)?;
+    Ok((key, found))
 }

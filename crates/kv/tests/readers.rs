@@ -7,6 +7,7 @@ use bytes::Bytes;
 use kv::{Command, Operation, RequestId, SessionId, Store, View};
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use storage::StorageError;
 
 const KEYS: u64 = 10;
 const WRITES: u64 = 20_000;
@@ -15,7 +16,7 @@ const WRITES: u64 = 20_000;
 fn readers_on_other_threads_see_whole_batches_of_published_views() {
     let mut store = Store::new();
     let session = SessionId { node: 1, boot: 1 };
-    store.apply(Position { index: 1, term: 1 }, &Command::Register { session });
+    store.apply(Position { index: 1, term: 1 }, &Command::Register { session }).unwrap();
     let published = RwLock::new(store.view());
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -31,7 +32,7 @@ fn readers_on_other_threads_see_whole_batches_of_published_views() {
             });
         }
         for number in 1..=WRITES {
-            store.apply(Position { index: number + 1, term: 1 }, &write(session, number));
+            store.apply(Position { index: number + 1, term: 1 }, &write(session, number)).unwrap();
             if number % 7 == 0 {
                 *published.write().unwrap() = store.view();
             }
@@ -41,9 +42,9 @@ fn readers_on_other_threads_see_whole_batches_of_published_views() {
                     let mut blocks = Vec::new();
                     let written = frozen.write_to(&mut |piece| {
                         blocks.push(Bytes::copy_from_slice(piece));
-                        Ok::<(), ()>(())
+                        Ok::<(), StorageError>(())
                     });
-                    assert_eq!(written, Ok(()));
+                    written.unwrap();
                     let mut blocks = blocks.into_iter();
                     let loaded = Store::load(&mut || Ok::<_, ()>(blocks.next())).unwrap();
                     assert_eq!((loaded.state_hash(), loaded.revision()), (hash, number));
@@ -78,7 +79,7 @@ fn check(view: &View) {
         KEYS
     };
     assert_eq!((view.len(), view.range(b"", None).count() as u64), (keys, keys), "at revision {number}");
-    for (_, key_value) in view.range(b"", None).rev() {
+    for (_, key_value) in view.range(b"", None).rev().map(Result::unwrap) {
         assert_eq!((key_value.mod_revision, &key_value.value[..]), (number, &number.to_le_bytes()[..]));
     }
 }

@@ -2,9 +2,11 @@
 
 use base::{NodeId, Position};
 use bytes::Bytes;
+use kv::fingerprint;
 use kv::{Action, Answer, Command, Compare, Decided, Expired, IdempotencyKey, KeyRange, KeyValue, Operation};
 use kv::{MAX_IDEMPOTENCY_KEYS, MAX_KEY_BYTES, MAX_VALUE_BYTES, OutOfReach, OverLimit, Picture, Query, Refusal};
-use kv::{Relation, RequestId, SessionId, Step, StepResult, Store, Target, Transaction, WINDOW, fingerprint};
+use kv::{Relation, RequestId, SessionId, Step, StepResult, Store, Target, Transaction, View, WINDOW};
+use storage::StorageError;
 
 /// A store with a session of node 1, boot 1, and an index that counts itself up.
 struct Life {
@@ -22,7 +24,7 @@ impl Life {
 
     fn apply(&mut self, command: &Command) -> Answer {
         self.index += 1;
-        self.store.apply(Position { index: self.index, term: 1 }, command)
+        self.store.apply(Position { index: self.index, term: 1 }, command).unwrap()
     }
 
     fn register(&mut self, node: NodeId, boot: u64) -> Answer {
@@ -52,7 +54,7 @@ impl Life {
         let request = Some(id(1, 1, self.number, 1));
         let action = Action::Transaction(transaction);
         let command = Command::Act { request, accepted_ms: 6, idempotency: None, action };
-        let (answer, decided) = self.store.apply_for(Position { index: self.index, term: 1 }, &command);
+        let (answer, decided) = self.store.apply_for(Position { index: self.index, term: 1 }, &command).unwrap();
         (answer, decided.unwrap_or_default())
     }
 
@@ -105,15 +107,15 @@ fn the_time_of_the_last_write_is_a_part_of_the_state() {
         assert_eq!(life.store.view().accepted_ms(), accepted_ms);
     }
     let mut again = reload(&life.store);
-    assert_eq!((again.view().accepted_ms(), again.content_hash()), (300, life.store.content_hash()));
+    assert_eq!((again.view().accepted_ms(), again.content_hash().unwrap()), (300, life.store.content_hash().unwrap()));
     life.register(2, 1);
     assert_eq!(life.store.view().accepted_ms(), 300, "no write");
 
     let position = Position { index: life.index, term: 1 };
-    again.apply(position, &Command::Register { session: SessionId { node: 2, boot: 1 } });
+    again.apply(position, &Command::Register { session: SessionId { node: 2, boot: 1 } }).unwrap();
     assert_eq!(again.state_hash(), life.store.state_hash());
     let position = Position { index: life.index + 1, term: 1 };
-    again.apply(position, &write(4, 7));
+    again.apply(position, &write(4, 7)).unwrap();
     life.apply(&write(4, 8));
     assert_ne!(again.state_hash(), life.store.state_hash());
 }
@@ -130,7 +132,7 @@ fn what_changes_nothing_takes_no_revision() {
     // The key was not there before and is not there after.
     assert_eq!(life.write(&[put("a", "1"), delete("a")]), done(2, 0));
     life.index += 1;
-    life.store.apply_empty(Position { index: life.index, term: 2 });
+    life.store.apply_empty(Position { index: life.index, term: 2 }).unwrap();
     assert_eq!(life.store.revision(), 2);
     assert!(life.store.is_empty());
 }
@@ -298,7 +300,7 @@ fn the_oldest_idempotency_key_is_forgotten_first() {
     assert_eq!(life.write_once("3", "", &[put("a", "")]), done(3, 1));
     assert_eq!(life.write_once("2", "", &[put("a", "")]), done(count + 3, 1));
     assert_eq!(life.write_once("3", "", &[put("a", "")]), done(count + 4, 1));
-    assert_eq!(life.store.content_hash(), reload(&life.store).content_hash());
+    assert_eq!(life.store.content_hash().unwrap(), reload(&life.store).content_hash().unwrap());
 }
 
 #[test]
@@ -335,7 +337,7 @@ fn a_command_over_the_limits_is_refused_and_remembered() {
 
     let largest = Operation::Put { key: long(MAX_KEY_BYTES), value: long(MAX_VALUE_BYTES) };
     assert_eq!(life.write(&[largest]), done(1, 1));
-    assert_eq!(reload(&life.store).view().get(&long(MAX_KEY_BYTES)).unwrap().value, long(MAX_VALUE_BYTES));
+    assert_eq!(reload(&life.store).view().get(&long(MAX_KEY_BYTES)).unwrap().unwrap().value, long(MAX_VALUE_BYTES));
     assert_eq!(life.write(&many(kv::MAX_OPERATIONS)), done(1, 0));
 }
 
@@ -494,7 +496,7 @@ fn a_repeated_transaction_is_told_what_it_came_to() {
         let action = Action::Transaction(transaction.clone());
         let command = Command::Act { request: Some(id(1, 1, number, 1)), accepted_ms: 0, idempotency, action };
         life.index += 1;
-        life.store.apply_for(Position { index: life.index, term: 1 }, &command)
+        life.store.apply_for(Position { index: life.index, term: 1 }, &command).unwrap()
     };
     let answer = Answer::Decided { succeeded: true, revision: 1, changed: 1 };
     assert!(matches!(send(1), (first, Some(_)) if first == answer));
@@ -519,10 +521,10 @@ fn keys_end_with_their_lease_in_one_revision() {
     // Another lease, none, and a plain put: each takes the key from its lease.
     transact(vec![leased("b", chosen), leased("c", 0)]);
     life.write(&[put("d", "w")]);
-    let keys = |life: &Life, lease| life.store.view().lease_keys(lease, b"").collect::<Vec<_>>();
+    let keys = |life: &Life, lease| life.store.view().lease_keys(lease, b"").map(Result::unwrap).collect::<Vec<_>>();
     assert_eq!((keys(&life, 7), keys(&life, chosen)), (vec![Bytes::from("a")], vec![Bytes::from("b")]));
 
-    let since = |life: &Life, lease| life.store.view().lease(lease).unwrap().since;
+    let since = |life: &Life, lease| life.store.view().lease(lease).unwrap().unwrap().since;
     let (before, other) = (since(&life, 7), since(&life, chosen));
     assert_eq!(life.act(Action::KeepAlive { lease: 7 }), granted(7, 60));
     let expire = |leases: &[(u64, u64)]| Action::Expire {
@@ -530,7 +532,7 @@ fn keys_end_with_their_lease_in_one_revision() {
     };
     // It was kept alive since, so only the other one ends.
     assert_eq!(life.act(expire(&[(7, before), (chosen, other)])), done(4, 1));
-    assert_eq!((keys(&life, 7).len(), life.store.view().lease(chosen)), (1, None));
+    assert_eq!((keys(&life, 7).len(), life.store.view().lease(chosen).unwrap()), (1, None));
     assert_eq!(life.act(Action::KeepAlive { lease: chosen }), refused(Refusal::NoLease));
     life.decide(Transaction { success: vec![leased("e", 7)], ..nothing() });
     assert_eq!(life.act(expire(&[(7, since(&life, 7))])), done(6, 2));
@@ -550,9 +552,9 @@ fn a_range_of_a_view_is_half_open_and_runs_both_ways() {
     let view = life.store.view();
     life.write(&[delete("b"), put("c", "5")]);
     let keys = |from: &str, to: Option<&str>| {
-        let mut keys: Vec<Bytes> = view.range(from.as_bytes(), to.map(str::as_bytes)).map(|(key, _)| key).collect();
-        let backwards: Vec<Bytes> =
-            view.range(from.as_bytes(), to.map(str::as_bytes)).rev().map(|(key, _)| key).collect();
+        let range = || view.range(from.as_bytes(), to.map(str::as_bytes));
+        let mut keys: Vec<Bytes> = range().map(|row| row.unwrap().0).collect();
+        let backwards: Vec<Bytes> = range().rev().map(|row| row.unwrap().0).collect();
         keys.reverse();
         assert_eq!(keys, backwards);
         keys.reverse();
@@ -562,7 +564,7 @@ fn a_range_of_a_view_is_half_open_and_runs_both_ways() {
     assert_eq!(keys("b", Some("c")), ["b"]);
     assert_eq!(keys("b", Some("")), [""; 0]);
     assert_eq!(keys("d", None), ["\u{10ffff}"]);
-    assert_eq!(view.range(b"c", None).next().unwrap().1.value, "3");
+    assert_eq!(view.range(b"c", None).next().unwrap().unwrap().1.value, "3");
     assert_eq!((view.len(), view.revision(), view.applied().index), (4, 1, 2));
     assert_eq!(life.store.view().range(b"", None).count(), 3);
 }
@@ -580,7 +582,7 @@ fn a_past_revision_is_read_as_it_was() {
     assert_eq!((at(1, "b"), at(2, "b")), (Some(("1".into(), 1, 1, 1)), None));
     assert_eq!((at(2, "a"), at(3, "a")), (Some(("2".into(), 1, 2, 2)), Some(("2".into(), 1, 2, 2))));
     assert_eq!(at(3, "b"), Some(("3".into(), 3, 3, 1)));
-    assert_eq!(view.at(4).err(), Some(OutOfReach::Future { revision: 4, newest: 3 }));
+    assert_eq!(out_of_reach(&view, 4), Some(OutOfReach::Future { revision: 4, newest: 3 }));
 }
 
 #[test]
@@ -595,14 +597,14 @@ fn what_is_compacted_cannot_be_read_any_more() {
     assert_eq!(life.act(Action::Compact { revision: 100 }), done(300, 0));
     assert_eq!(life.act(Action::Compact { revision: 100 }), refused(Refusal::Compacted));
     let view = life.store.view();
-    assert_eq!(view.at(99).err(), Some(OutOfReach::Compacted { revision: 99, oldest: 100 }));
+    assert_eq!(out_of_reach(&view, 99), Some(OutOfReach::Compacted { revision: 99, oldest: 100 }));
     assert_eq!(get(&view.at(100).unwrap(), "a"), Some(("100".into(), 1, 100, 100)));
     assert_eq!(view.compacted(), 100);
 
     // Who had the picture before keeps it; who comes now is late, whatever view he has.
     life.write(&[]);
     assert_eq!(get(&picture, "a"), Some(("20".into(), 1, 20, 20)));
-    assert!(matches!(before.at(20), Err(OutOfReach::Compacted { .. })));
+    assert!(matches!(out_of_reach(&before, 20), Some(OutOfReach::Compacted { .. })));
     assert_eq!(get(&before.at(150).unwrap(), "a"), Some(("150".into(), 1, 150, 150)));
 
     assert_eq!(life.act(Action::Compact { revision: 300 }), done(300, 0));
@@ -615,14 +617,14 @@ fn what_is_compacted_cannot_be_read_any_more() {
 #[test]
 fn the_past_is_measured() {
     let mut life = Life::new();
-    assert_eq!((life.store.view().past_bytes(), life.store.view().oldest_within(0)), (0, 0));
+    assert_eq!((life.store.view().past_bytes(), life.store.view().oldest_within(0).unwrap()), (0, 0));
     for _ in 0..200 {
         life.write(&[put("a", &"v".repeat(1000))]);
     }
     let view = life.store.view();
     assert!((200_000..300_000).contains(&view.past_bytes()), "{} bytes", view.past_bytes());
-    assert_eq!((view.oldest_within(0), view.oldest_within(u64::MAX)), (200, 0));
-    let half = view.oldest_within(view.past_bytes() / 2);
+    assert_eq!((view.oldest_within(0).unwrap(), view.oldest_within(u64::MAX).unwrap()), (200, 0));
+    let half = view.oldest_within(view.past_bytes() / 2).unwrap();
     assert!((98..=102).contains(&half), "{half}");
     life.act(Action::Compact { revision: half });
     let left = life.store.view().past_bytes();
@@ -641,14 +643,14 @@ fn a_revision_may_change_very_many_keys() {
         assert_eq!(life.write(&[put("a", "2")]), done(revision, 1));
     }
     let mut life = Life { store: reload(&life.store), ..life };
-    assert_eq!(life.store.view().at(2).unwrap().count(&KeyRange::all()), 15_001);
-    let changes: Vec<usize> =
-        life.store.view().changes(1, KeyRange::all(), true).unwrap().map(|revision| revision.changes.len()).collect();
+    assert_eq!(life.store.view().at(2).unwrap().count(&KeyRange::all()).unwrap(), 15_001);
+    let changes = life.store.view().changes(1, KeyRange::all(), true).unwrap();
+    let changes: Vec<usize> = changes.map(|revision| revision.unwrap().changes.len()).collect();
     assert_eq!((changes.len(), &changes[..4]), (200, &[1, 15_000, 1, 1][..]));
     assert_eq!(life.act(Action::Compact { revision: 2 }), done(200, 0));
     let mut life = Life { store: reload(&life.store), ..life };
     assert_eq!(life.act(Action::Compact { revision: 150 }), done(200, 0));
-    assert_eq!(reload(&life.store).content_hash(), life.store.content_hash());
+    assert_eq!(reload(&life.store).content_hash().unwrap(), life.store.content_hash().unwrap());
     assert_eq!(get(&life.store.view().at(150).unwrap(), "a"), Some(("2".into(), 1, 150, 149)));
 }
 
@@ -663,7 +665,7 @@ fn pages_of_one_revision_fit_together() {
         let mut found = Vec::new();
         loop {
             life.write(&[put("k5", "2"), delete("k77"), put("k", "2")]);
-            let page = life.store.view().at(1).unwrap().query(&query);
+            let page = life.store.view().at(1).unwrap().query(&query).unwrap();
             assert_eq!(page.count, Some(100));
             query.after = page.rows.last().map(|(key, _)| key.clone());
             found.extend(page.rows.into_iter().map(|(key, _)| key));
@@ -700,9 +702,9 @@ fn any_difference_shows_in_the_state_hash() {
     let endings: [&dyn Fn(&mut Life); 16] = [
         &|life| _ = life.act(Action::Compact { revision: 1 }),
         &|_| {},
-        &|life| life.store.apply_empty(Position { index: 10, term: 1 }),
-        &|life| life.store.apply_empty(Position { index: 10, term: 2 }),
-        &|life| life.store.apply_empty(Position { index: 11, term: 1 }),
+        &|life| life.store.apply_empty(Position { index: 10, term: 1 }).unwrap(),
+        &|life| life.store.apply_empty(Position { index: 10, term: 2 }).unwrap(),
+        &|life| life.store.apply_empty(Position { index: 11, term: 1 }).unwrap(),
         &|life| _ = life.write(&[put("a", "1")]),
         &|life| _ = life.write(&[put("a", "2")]),
         &|life| _ = life.write(&[put("b", "1")]),
@@ -720,7 +722,7 @@ fn any_difference_shows_in_the_state_hash() {
         let mut life = Life::new();
         base(&mut life);
         ending(&mut life);
-        let hash = (life.store.state_hash(), life.store.content_hash());
+        let hash = (life.store.state_hash(), life.store.content_hash().unwrap());
         assert!(hashes.iter().all(|other| other.0 != hash.0 && other.1 != hash.1));
         hashes.push(hash);
         assert_eq!(life.store.view().state_hash(), hash.0);
@@ -783,9 +785,13 @@ fn refused(refusal: Refusal) -> Answer {
     Answer::Refused(refusal)
 }
 
+fn out_of_reach(view: &View, revision: u64) -> Option<OutOfReach> {
+    view.at(revision).err()?.out_of_reach()
+}
+
 /// Value, create revision, mod revision, version.
 fn get(view: &Picture, key: &str) -> Option<(String, u64, u64, u64)> {
-    let KeyValue { value, create_revision, mod_revision, version, .. } = view.get(key.as_bytes())?;
+    let KeyValue { value, create_revision, mod_revision, version, .. } = view.get(key.as_bytes()).unwrap()?;
     Some((String::from_utf8(value.to_vec()).unwrap(), create_revision, mod_revision, version))
 }
 
@@ -793,9 +799,9 @@ fn reload(store: &Store) -> Store {
     let mut stream = Vec::new();
     let written = store.frozen().write_to(&mut |piece| {
         stream.extend_from_slice(piece);
-        Ok::<(), ()>(())
+        Ok::<(), StorageError>(())
     });
-    assert_eq!(written, Ok(()));
+    written.unwrap();
     let mut blocks = stream.chunks(1000).map(Bytes::copy_from_slice);
     Store::load(&mut || Ok::<_, ()>(blocks.next())).unwrap()
 }

@@ -8,6 +8,7 @@
 
 use kv::View;
 use std::collections::VecDeque;
+use storage::StorageError;
 
 /// How many moments are remembered, over the time that the past is kept.
 const MOMENTS: u64 = 60;
@@ -52,26 +53,26 @@ impl Compaction {
     }
 
     /// As leader: the revision that is to be the oldest from now on. Once it was given, it counts as proposed.
-    pub(crate) fn due(&mut self, now: u64, view: impl FnOnce() -> View) -> Option<u64> {
+    pub(crate) fn due(&mut self, now: u64, view: impl FnOnce() -> View) -> Result<Option<u64>, StorageError> {
         if !now.is_multiple_of(LOOK_TICKS) || (self.after_ticks == 0 && self.above_bytes == 0) {
-            return None;
+            return Ok(None);
         }
         let view = view();
         if self.proposed.is_some_and(|p| view.compacted() < p.revision && now < p.at + RETRY_TICKS) {
-            return None;
+            return Ok(None);
         }
         self.proposed = None;
         let old = self.moments.front().filter(|moment| moment.at + self.after_ticks <= now);
         let old = old.map_or(0, |moment| moment.revision);
         // Below the limit by some, so that it takes a while until it is reached again.
         let is_large = self.above_bytes > 0 && view.past_bytes() > self.above_bytes;
-        let large = if is_large { view.oldest_within(self.above_bytes / 4 * 3) } else { 0 };
+        let large = if is_large { view.oldest_within(self.above_bytes / 4 * 3)? } else { 0 };
         let revision = old.max(large).min(view.revision());
         if revision <= view.compacted() {
-            return None;
+            return Ok(None);
         }
         self.proposed = Some(Moment { at: now, revision });
-        Some(revision)
+        Ok(Some(revision))
     }
 
     /// What was proposed may be lost.
@@ -91,7 +92,7 @@ mod tests {
     /// With so many revisions of one key.
     fn store(revisions: u64) -> Store {
         let mut store = Store::new();
-        store.apply(Position { index: 1, term: 1 }, &Command::Register { session: SESSION });
+        store.apply(Position { index: 1, term: 1 }, &Command::Register { session: SESSION }).unwrap();
         write(&mut store, revisions);
         store
     }
@@ -102,14 +103,14 @@ mod tests {
             let request = RequestId { session: SESSION, number, low_water: number };
             let operations = vec![Operation::Put { key: "k".into(), value: "v".into() }];
             let position = Position { index: store.applied().index + 1, term: 1 };
-            store.apply(position, &Command::Write { request, accepted_ms: 0, idempotency: None, operations });
+            store.apply(position, &Command::Write { request, accepted_ms: 0, idempotency: None, operations }).unwrap();
         }
     }
 
     fn compact(store: &mut Store, revision: u64) {
         let position = Position { index: store.applied().index + 1, term: 1 };
         let action = Action::Compact { revision };
-        store.apply(position, &Command::Act { request: None, accepted_ms: 0, idempotency: None, action });
+        store.apply(position, &Command::Act { request: None, accepted_ms: 0, idempotency: None, action }).unwrap();
         assert_eq!(store.view().compacted(), revision);
     }
 
@@ -117,7 +118,7 @@ mod tests {
         let mut due = Vec::new();
         for now in ticks {
             compaction.tick(now, store.revision());
-            due.extend(compaction.due(now, || store.view()).map(|revision| (now, revision)));
+            due.extend(compaction.due(now, || store.view()).unwrap().map(|revision| (now, revision)));
         }
         due
     }

@@ -241,6 +241,11 @@ pub enum Effect {
     },
     /// After [`Event::Drain`]: the process may end.
     Drained,
+    /// The state is damaged, or can't be read, so nothing can be applied any more. The only effect of its turn, of which
+    /// nothing is carried out, and the last of all: the process ends, as after a log write that failed.
+    Failed {
+        reason: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use crate::TICKS_PER_SECOND;
 use base::Index;
 use kv::{Action, Answer, Expired, Lease, Store};
 use std::collections::{BTreeMap, BTreeSet};
+use storage::StorageError;
 
 /// Leases that one proposal ends, …
 const MOST_AT_ONCE: usize = 256;
@@ -40,38 +41,44 @@ struct Running {
 
 impl Leases {
     /// Nothing is known of how long the leases of this store have run: they have their whole time from now on.
-    pub(crate) fn begin(store: &Store, now: u64) -> Leases {
+    pub(crate) fn begin(store: &Store, now: u64) -> Result<Leases, StorageError> {
         let mut leases = Leases::default();
         for lease in store.view().leases(0) {
-            leases.count(lease, now);
+            leases.count(lease?, now);
         }
-        leases
+        Ok(leases)
     }
 
     /// The action was applied, and answered so.
-    pub(crate) fn applied(&mut self, action: &Action, answer: &Answer, store: &Store, now: u64) {
+    pub(crate) fn applied(
+        &mut self,
+        action: &Action,
+        answer: &Answer,
+        store: &Store,
+        now: u64,
+    ) -> Result<(), StorageError> {
         match action {
-            Action::Grant { .. } => {
-                if let Answer::Granted { lease, .. } = answer {
-                    self.look_at([*lease], store, now);
-                }
-            }
+            Action::Grant { .. } => match answer {
+                Answer::Granted { lease, .. } => self.look_at([*lease], store, now),
+                _ => Ok(()),
+            },
             Action::KeepAlive { lease } | Action::Revoke { lease } => self.look_at([*lease], store, now),
             Action::Expire { leases } => self.look_at(leases.iter().map(|expired| expired.lease), store, now),
-            Action::Compact { .. } | Action::Transaction(_) => {}
+            Action::Compact { .. } | Action::Transaction(_) => Ok(()),
         }
     }
 
     /// A copy of a request changes nothing, so it is the store that knows what came of it.
-    fn look_at(&mut self, ids: impl IntoIterator<Item = u64>, store: &Store, now: u64) {
+    fn look_at(&mut self, ids: impl IntoIterator<Item = u64>, store: &Store, now: u64) -> Result<(), StorageError> {
         let view = store.view();
         for id in ids {
-            match view.lease(id) {
+            match view.lease(id)? {
                 Some(lease) if self.running.get(&id).is_some_and(|running| running.since == lease.since) => {}
                 Some(lease) => self.count(lease, now),
                 None => self.forget(id),
             }
         }
+        Ok(())
     }
 
     fn count(&mut self, lease: Lease, now: u64) {
@@ -137,8 +144,8 @@ mod tests {
         fn apply(&mut self, action: Action) -> Answer {
             let position = Position { index: self.store.applied().index + 1, term: 1 };
             let command = Command::Act { request: None, accepted_ms: 0, idempotency: None, action: action.clone() };
-            let answer = self.store.apply(position, &command);
-            self.leases.applied(&action, &answer, &self.store, self.now);
+            let answer = self.store.apply(position, &command).unwrap();
+            self.leases.applied(&action, &answer, &self.store, self.now).unwrap();
             answer
         }
 
@@ -208,7 +215,7 @@ mod tests {
         let mut world = World::new();
         world.grant(1, 5);
         world.now = 90;
-        world.leases = Leases::begin(&world.store, world.now);
+        world.leases = Leases::begin(&world.store, world.now).unwrap();
         assert_eq!(world.wait(), (90 + 100 + SPARE_TICKS, vec![1]));
     }
 

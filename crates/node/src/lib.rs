@@ -36,6 +36,7 @@ use membership::{Configuration, Member};
 use replica::Replica;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use storage::StorageError;
 use storage::checkpoint::CheckpointInfo;
 use storage::log::{GroupWrite, LogWrite, RecoveredGroup};
 
@@ -112,6 +113,8 @@ pub struct Node {
     /// The leader and the term that were told last.
     announced: (NodeId, Term),
     removed: Option<String>,
+    /// It said so, and does nothing any more.
+    failed: bool,
     drain: Drain,
     disk_is_slow: bool,
 }
@@ -155,6 +158,7 @@ impl Node {
             status: Arc::new(Status::default()),
             announced: (0, 0),
             removed: None,
+            failed: false,
             drain: Drain::No,
             disk_is_slow: false,
             settings,
@@ -163,6 +167,9 @@ impl Node {
 
     /// Takes in one event. What follows from it comes out of the next [`Node::turn`].
     pub fn handle(&mut self, event: Event) {
+        if self.failed {
+            return;
+        }
         if self.removed.is_some() {
             return self.handle_removed(event);
         }
@@ -207,10 +214,23 @@ impl Node {
 
     /// Everything that follows from the events since the last turn, to be carried out in this order.
     pub fn turn(&mut self) -> Vec<Effect> {
+        if let Err(error) = self.take_turn() {
+            self.fail(&error);
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        effects.extend(self.replies.drain(..).map(|(ticket, outcome)| Effect::Reply { ticket, outcome }));
+        effects.extend(self.notices.drain(..).map(Effect::Notice));
+        effects
+    }
+
+    fn take_turn(&mut self) -> Result<(), StorageError> {
+        if self.failed {
+            return Ok(());
+        }
         let mut write = LogWrite::default();
         let mut numbers = Vec::new();
         for (&id, replica) in &mut self.replicas {
-            let number = replica.turn(self.now, &mut self.effects, &mut self.replies, &mut write, &mut self.notices);
+            let number = replica.turn(self.now, &mut self.effects, &mut self.replies, &mut write, &mut self.notices)?;
             numbers.extend(number.map(|number| (id, number)));
         }
         if let Some(r) = self.replicas.get_mut(&FIRST_GROUP) {
@@ -234,10 +254,7 @@ impl Node {
         if self.disk_hangs() {
             self.effects.retain(|effect| !matches!(effect, Effect::Send { message: Message::Raft { .. }, .. }));
         }
-        let mut effects = std::mem::take(&mut self.effects);
-        effects.extend(self.replies.drain(..).map(|(ticket, outcome)| Effect::Reply { ticket, outcome }));
-        effects.extend(self.notices.drain(..).map(Effect::Notice));
-        effects
+        Ok(())
     }
 
     pub fn status(&self) -> &Arc<Status> {
@@ -254,7 +271,10 @@ impl Node {
         let silent = self.disk_hangs();
         for replica in self.replicas.values_mut() {
             replica.writes.set_wall_clock(unix_ms);
-            replica.tick(self.now, silent, &mut self.effects, &mut self.replies, &mut self.notices);
+            let ticked = replica.tick(self.now, silent, &mut self.effects, &mut self.replies, &mut self.notices);
+            if let Err(error) = ticked {
+                return self.fail(&error);
+            }
         }
         let why = self.replicas.get(&FIRST_GROUP).map_or(String::new(), Replica::why_nothing_happens);
         self.admin.expire(self.now, &why, &mut self.replies);
@@ -382,6 +402,16 @@ impl Node {
             });
             self.effects.push(Effect::PublishStatus(self.status.clone()));
         }
+    }
+
+    /// Part of the state may be changed and part of it not: it is as if the process had died before this turn.
+    fn fail(&mut self, error: &StorageError) {
+        self.failed = true;
+        self.replicas.clear();
+        self.effects.clear();
+        self.replies.clear();
+        self.notices.clear();
+        self.effects.push(Effect::Failed { reason: error.to_string() });
     }
 
     // Removal.

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use consensus::{Committed, Group, Start};
 use kv::{Action, Answer, Command};
 use std::sync::Arc;
+use storage::StorageError;
 use storage::checkpoint::CheckpointInfo;
 use storage::log::{GroupWrite, LogWrite, RecoveredGroup};
 
@@ -116,7 +117,7 @@ impl Replica {
             group.set_checkpoint(info.position, configuration.voters.clone());
         }
         group.shrink_cache(applied.index, settings.log_cache_bytes, settings.log_cache_bytes);
-        let leases = Leases::begin(&store, 0);
+        let leases = Leases::begin(&store, 0).map_err(|error| error.to_string())?;
         let mut replica = Replica {
             id,
             me: settings.node,
@@ -148,6 +149,7 @@ impl Replica {
         Ok(replica)
     }
 
+    /// After an error, here or in a turn, the replica must not be used any more.
     pub(crate) fn tick(
         &mut self,
         now: u64,
@@ -155,7 +157,7 @@ impl Replica {
         effects: &mut Vec<Effect>,
         replies: &mut Vec<(Ticket, Outcome)>,
         notices: &mut Vec<Notice>,
-    ) {
+    ) -> Result<(), StorageError> {
         if !silent {
             self.group.tick();
         }
@@ -173,8 +175,9 @@ impl Replica {
         self.snapshots.tick(now, &mut self.group, effects);
         self.compaction.tick(now, self.store.revision());
         if self.may_do_chores() {
-            self.do_chores(now);
+            self.do_chores(now)?;
         }
+        Ok(())
     }
 
     /// A leader that has not applied all that its predecessors committed does not know what is to be done.
@@ -183,13 +186,14 @@ impl Replica {
         self.group.is_leader() && knows_all && !self.group.is_transferring()
     }
 
-    fn do_chores(&mut self, now: u64) {
+    fn do_chores(&mut self, now: u64) -> Result<(), StorageError> {
         let mut due: Vec<Action> = Vec::new();
-        due.extend(self.compaction.due(now, || self.store.view()).map(|revision| Action::Compact { revision }));
+        due.extend(self.compaction.due(now, || self.store.view())?.map(|revision| Action::Compact { revision }));
         due.extend(self.leases.due(now).into_iter().map(|leases| Action::Expire { leases }));
         let accepted_ms = self.writes.wall_clock();
         let command = |action| Command::Act { request: None, accepted_ms, idempotency: None, action }.encode();
         self.chores.extend(due.into_iter().map(command));
+        Ok(())
     }
 
     /// For the errors of requests that time out.
@@ -312,7 +316,7 @@ impl Replica {
         replies: &mut Vec<(Ticket, Outcome)>,
         write: &mut LogWrite,
         notices: &mut Vec<Notice>,
-    ) -> Option<u64> {
+    ) -> Result<Option<u64>, StorageError> {
         let mut newest = None;
         write.groups.extend(self.first_write.take());
         self.notice_leader_change();
@@ -324,10 +328,10 @@ impl Replica {
             }
             write.groups.extend(turn.write.take());
             if let Some(position) = turn.snapshot {
-                self.install(position, now, replies, notices);
+                self.install(position, now, replies, notices)?;
             }
             for committed in turn.committed {
-                self.apply(committed, now, replies, notices);
+                self.apply(committed, now, replies, notices)?;
             }
             for (context, index) in turn.reads {
                 self.reads.confirmed_by_quorum(&context, index, effects);
@@ -359,7 +363,7 @@ impl Replica {
             effects.push(Effect::PublishView { group: self.id, view: self.store.view(), known_commit });
         }
         notices.extend(self.group.take_steps().into_iter().map(|step| Notice::Step { group: self.id, step }));
-        newest
+        Ok(newest)
     }
 
     pub(crate) fn is_removed(&self) -> bool {
@@ -417,7 +421,7 @@ impl Replica {
         now: u64,
         replies: &mut Vec<(Ticket, Outcome)>,
         notices: &mut Vec<Notice>,
-    ) {
+    ) -> Result<(), StorageError> {
         let position = committed.position();
         assert_eq!(position.index, self.store.applied().index + 1, "entries are applied in order, each once");
         self.log_bytes += 48;
@@ -425,27 +429,34 @@ impl Replica {
             Committed::Command { data, .. } => {
                 self.log_bytes += data.len() as u64;
                 match Command::decode(data) {
-                    Ok(command) => self.apply_command(position, &command, now, replies),
-                    Err(_) => self.store.apply_empty(position),
+                    Ok(command) => self.apply_command(position, &command, now, replies)?,
+                    Err(_) => self.store.apply_empty(position)?,
                 }
             }
-            Committed::Empty { .. } => self.store.apply_empty(position),
-            Committed::Change { context, .. } => self.apply_change(position, context, notices),
-            Committed::Leave { .. } => self.apply_leave(position, notices),
+            Committed::Empty { .. } => self.store.apply_empty(position)?,
+            Committed::Change { context, .. } => self.apply_change(position, context, notices)?,
+            Committed::Leave { .. } => self.apply_leave(position, notices)?,
         }
         self.group.applied(position.index);
+        Ok(())
     }
 
-    fn apply_command(&mut self, position: Position, command: &Command, now: u64, replies: &mut Vec<(Ticket, Outcome)>) {
+    fn apply_command(
+        &mut self,
+        position: Position,
+        command: &Command,
+        now: u64,
+        replies: &mut Vec<(Ticket, Outcome)>,
+    ) -> Result<(), StorageError> {
         // Only whoever waits for a transaction wants to know what its steps gave.
         let (answer, decided) = match command {
             Command::Act { request: Some(request), .. } if self.writes.waits_for(request) => {
-                self.store.apply_for(position, command)
+                self.store.apply_for(position, command)?
             }
-            _ => (self.store.apply(position, command), None),
+            _ => (self.store.apply(position, command)?, None),
         };
         if let Command::Act { action, .. } = command {
-            self.leases.applied(action, &answer, &self.store, now);
+            self.leases.applied(action, &answer, &self.store, now)?;
         }
         match command {
             Command::Write { request, .. } | Command::Act { request: Some(request), .. } => {
@@ -458,10 +469,16 @@ impl Replica {
                 }
             }
         }
+        Ok(())
     }
 
     /// Every replica decides alike whether the change still makes sense, then `raft` and the state learn of it together.
-    fn apply_change(&mut self, position: Position, context: Bytes, notices: &mut Vec<Notice>) {
+    fn apply_change(
+        &mut self,
+        position: Position,
+        context: Bytes,
+        notices: &mut Vec<Notice>,
+    ) -> Result<(), StorageError> {
         let change = match MemberChange::decode(context) {
             Ok(change) if self.configuration.admits(&change) => change,
             _ => return self.store.apply_empty(position),
@@ -472,12 +489,13 @@ impl Replica {
                 configuration.apply(&change, voters);
                 notices.push(Notice::MemberChanged(describe(&change, &self.configuration)));
                 self.configure(position, configuration);
+                Ok(())
             }
             Err(_) => self.store.apply_empty(position),
         }
     }
 
-    fn apply_leave(&mut self, position: Position, notices: &mut Vec<Notice>) {
+    fn apply_leave(&mut self, position: Position, notices: &mut Vec<Notice>) -> Result<(), StorageError> {
         if !self.configuration.voters.is_joint() {
             return self.store.apply_empty(position);
         }
@@ -491,6 +509,7 @@ impl Replica {
                     }
                 }
                 self.configure(position, configuration);
+                Ok(())
             }
             Err(_) => self.store.apply_empty(position),
         }
@@ -510,11 +529,11 @@ impl Replica {
         now: u64,
         replies: &mut Vec<(Ticket, Outcome)>,
         notices: &mut Vec<Notice>,
-    ) {
+    ) -> Result<(), StorageError> {
         let store = self.arrived.take().expect("a snapshot is stepped only once its checkpoint is loaded");
         assert_eq!(store.applied(), position, "the checkpoint is the one that the snapshot names");
         self.store = *store;
-        self.leases = Leases::begin(&self.store, now);
+        self.leases = Leases::begin(&self.store, now)?;
         self.configuration = Arc::new(
             Configuration::decode(self.store.configuration().clone()).expect("it was decoded when it was applied"),
         );
@@ -522,6 +541,7 @@ impl Replica {
         self.log_bytes = 0;
         self.writes.look_at(&self.store, replies);
         notices.push(Notice::SnapshotInstalled { group: self.id, position });
+        Ok(())
     }
 
     /// Bounds the log: on disk by checkpoints, in memory by forgetting.

@@ -718,6 +718,6 @@ fn a_member_that_was_away_long_learns_of_leases_from_a_snapshot_and_may_lead() {
     assert!((54_000..=59_950).contains(&left), "since it came, not since it was granted: {left} ms");
     assert_eq!(world.ask("a", Request::Transfer { name: Some("c".into()) }), Outcome::Done);
     let left = remaining(&mut world) / 50;
-    assert!(world.run_until(left + 10, |w| w.view("a").lease(7).is_none()));
+    assert!(world.run_until(left + 10, |w| w.view("a").lease(7).unwrap().is_none()));
     world.assert_equal_states();
 }

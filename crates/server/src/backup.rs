@@ -8,6 +8,7 @@ use bytes::Bytes;
 use kv::Frozen;
 use std::sync::Arc;
 use std::time::Duration;
+use storage::StorageError;
 use storage::backup::{BackupHead, BackupWriter, MAX_BLOCK_BYTES};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::mpsc;
@@ -33,18 +34,32 @@ fn send_unless_stalled(frozen: Arc<Frozen>, cluster: ClusterId, stalled: Duratio
     tokio::task::spawn_blocking(move || {
         let put = |piece| match runtime.block_on(timeout(stalled, pieces.send(piece))) {
             Ok(Ok(())) => Ok(()),
-            _ => Err(NobodyTakesIt),
+            _ => Err(NotSent::NobodyTakesIt),
         };
-        if write(&frozen, cluster, |bytes| put(Piece::More(bytes))).is_ok() {
-            let _ = put(Piece::End);
+        match write(&frozen, cluster, |bytes| put(Piece::More(bytes))).and_then(|()| put(Piece::End)) {
+            Ok(()) | Err(NotSent::NobodyTakesIt) => {}
+            Err(NotSent::Unreadable(error)) => tracing::error!("a backup was given up: {error}"),
         }
     });
     taken
 }
 
-struct NobodyTakesIt;
+enum NotSent {
+    NobodyTakesIt,
+    Unreadable(StorageError),
+}
 
-fn write<E>(frozen: &Frozen, cluster: ClusterId, mut put: impl FnMut(Bytes) -> Result<(), E>) -> Result<(), E> {
+impl From<StorageError> for NotSent {
+    fn from(error: StorageError) -> NotSent {
+        NotSent::Unreadable(error)
+    }
+}
+
+fn write<E: From<StorageError>>(
+    frozen: &Frozen,
+    cluster: ClusterId,
+    mut put: impl FnMut(Bytes) -> Result<(), E>,
+) -> Result<(), E> {
     let head = BackupHead { cluster, position: frozen.applied(), revision: frozen.revision() };
     let (mut writer, first) = BackupWriter::begin(&head);
     put(first)?;
@@ -68,7 +83,7 @@ pub mod tests {
         let mut file = Vec::new();
         let written = write(frozen, cluster, |piece| {
             file.extend_from_slice(&piece);
-            Ok::<(), ()>(())
+            Ok::<(), StorageError>(())
         });
         written.unwrap();
         file
@@ -110,12 +125,12 @@ pub mod tests {
         let mut many = kv::Store::new();
         many.set_configuration(base::Position { index: 1, term: 1 }, Bytes::new(), &[1]);
         let session = kv::SessionId { node: 1, boot: 1 };
-        many.apply(base::Position { index: 2, term: 1 }, &kv::Command::Register { session });
+        many.apply(base::Position { index: 2, term: 1 }, &kv::Command::Register { session }).unwrap();
         for number in 1..=20 {
             let put = kv::Operation::Put { key: format!("{number}").into(), value: vec![0; 100_000].into() };
             let request = kv::RequestId { session, number, low_water: number };
             let write = kv::Command::Write { request, accepted_ms: 0, idempotency: None, operations: vec![put] };
-            many.apply(base::Position { index: 2 + number, term: 1 }, &write);
+            many.apply(base::Position { index: 2 + number, term: 1 }, &write).unwrap();
         }
         let large = Arc::new(many.frozen());
         let kept = Arc::downgrade(&large);

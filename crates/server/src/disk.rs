@@ -40,7 +40,7 @@ impl LogThread {
         let back = orders.clone();
         let thread = worker::start("log", move || {
             if let Err(error) = serve(log, &queue, &back, &handle, &background) {
-                stop_the_process(&error);
+                worker::end_the_process("the log can't be written", &error);
             }
         })?;
         Ok((LogThread { orders }, thread))
@@ -122,11 +122,6 @@ fn serve(
             return Ok(());
         }
     }
-}
-
-fn stop_the_process(error: &StorageError) -> ! {
-    tracing::error!("the log can't be written, so this node stops: {error}");
-    std::process::exit(1);
 }
 
 /// After this long without a write the log is sealed.

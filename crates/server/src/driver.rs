@@ -12,6 +12,7 @@ use crate::inbox::Input;
 use crate::notices;
 use crate::peer::Peers;
 use crate::watch;
+use crate::worker;
 use base::NodeId;
 use node::{Effect, Event, Message, Node, Outcome, Status, TICKS_PER_SECOND, Ticket};
 use std::collections::{BTreeMap, HashMap};
@@ -121,6 +122,7 @@ impl Running {
             match effect {
                 Effect::Drained => ended = Some(Ended::Drained),
                 Effect::Removed { reason } => ended = Some(Ended::Removed(reason)),
+                Effect::Failed { reason } => worker::end_the_process("the state can't be read", &reason),
                 Effect::Notice(notice) => notices::tell(&notice, in_touch),
                 other => self.carry_out(other),
             }
@@ -179,7 +181,9 @@ impl Running {
                 driver.background.ask(background::Job::StoreChunk { info, offset, bytes });
             }
             Effect::FinishIncoming { info } => driver.background.ask(background::Job::FinishIncoming { info }),
-            Effect::Notice(_) | Effect::Removed { .. } | Effect::Drained => unreachable!("the turn's own"),
+            Effect::Notice(_) | Effect::Removed { .. } | Effect::Drained | Effect::Failed { .. } => {
+                unreachable!("the turn's own")
+            }
         }
     }
 

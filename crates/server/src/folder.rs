@@ -139,7 +139,7 @@ impl Folder {
     fn load(&self, info: &CheckpointInfo) -> Result<kv::Store, StorageError> {
         let mut reader = CheckpointReader::open(&self.files, &self.checkpoints, info)?;
         kv::Store::load(&mut || reader.next_block()).map_err(|error| match error {
-            LoadError::Source(error) => error,
+            LoadError::Source(error) | LoadError::Storage(error) => error,
             LoadError::Malformed(what) => StorageError::Damaged {
                 file: format!("the checkpoint at index {} in {}", info.position.index, self.checkpoints.display()),
                 offset: 0,

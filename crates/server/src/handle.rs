@@ -260,7 +260,7 @@ mod tests {
         let mut store = Store::new();
         let request = RequestId { session: SessionId { node: 1, boot: 1 }, number: 1, low_water: 1 };
         let write = Command::Write { request, accepted_ms, idempotency: None, operations: Vec::new() };
-        store.apply(Position { index: 1, term: 1 }, &write);
+        store.apply(Position { index: 1, term: 1 }, &write).unwrap();
         handle.shared.known_commit.store(known_commit, Ordering::Relaxed);
         handle.shared.hub.publish(store.view());
     }

@@ -1,5 +1,6 @@
 //! The server's own threads.
 
+use std::fmt::Display;
 use std::io;
 use std::thread::{self, Builder, JoinHandle};
 
@@ -10,6 +11,12 @@ pub fn start(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<Joi
         let _together = Together;
         work();
     })
+}
+
+/// Ends the process there and then, with one line that says why.
+pub fn end_the_process(what: &str, error: &dyn Display) -> ! {
+    tracing::error!("{what}, so this node stops: {error}");
+    std::process::exit(1);
 }
 
 struct Together;

@@ -63,7 +63,7 @@ async fn get(handle: &Handle, key: &str) -> Option<String> {
 }
 
 fn local(handle: &Handle, key: &str) -> Option<String> {
-    let value = handle.view().and_then(|view| view.get(key.as_bytes()))?.value;
+    let value = handle.view().and_then(|view| view.get(key.as_bytes()).unwrap())?.value;
     Some(String::from_utf8(value.to_vec()).unwrap())
 }
 

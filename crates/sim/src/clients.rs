@@ -7,7 +7,7 @@
 //! none older than what every leader that may answer is known to have; a local one any state that was.
 
 use crate::check::{Judgement, Model};
-use crate::{Answer, HostNumber, Micros, SECOND, World, check};
+use crate::{Answer, HostNumber, IS_READ, Micros, SECOND, World, check};
 use base::Index;
 use base::rng::Rng;
 use bytes::Bytes;
@@ -202,7 +202,7 @@ impl Clients {
         world.trace.note(now, None, &[31, client as u64], || format!("client {client} hears: {}", told(&answer)));
         match (&current.wants, answer) {
             (Wants::Read { id, level, key }, Answer::Outcome(Outcome::Readable, Some(view))) => {
-                let value = view.get(key).map(|found| found.value.to_vec());
+                let value = view.get(key).expect(IS_READ).map(|found| found.value.to_vec());
                 self.history.complete(*id, lincheck::Outcome::Read(value), now);
                 match level {
                     ReadLevel::Strong => world.totals.reads_strong += 1,
@@ -287,7 +287,7 @@ pub fn host_to_ask(rng: &mut Rng, world: &World) -> HostNumber {
 }
 
 fn shows_what_was(model: &Model, view: &View, key: &Bytes) -> Result<(), String> {
-    let (index, found) = (view.applied().index, view.get(key).map(|found| found.value));
+    let (index, found) = (view.applied().index, view.get(key).map_err(check::in_words)?.map(|found| found.value));
     let expected = model.at(key, index).map(|version| &version.value);
     match found.as_ref() == expected {
         true => Ok(()),

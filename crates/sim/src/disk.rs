@@ -169,7 +169,7 @@ impl Folder {
 fn load(files: &Arc<dyn Files>, folder: &Path, info: &CheckpointInfo) -> Result<kv::Store, StorageError> {
     let mut reader = CheckpointReader::open(files, folder, info)?;
     kv::Store::load(&mut || reader.next_block()).map_err(|error| match error {
-        kv::LoadError::Source(error) => error,
+        kv::LoadError::Source(error) | kv::LoadError::Storage(error) => error,
         kv::LoadError::Malformed(what) => {
             StorageError::Damaged { file: folder.display().to_string(), offset: 0, what: what.to_string() }
         }

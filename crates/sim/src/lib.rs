@@ -38,3 +38,6 @@ pub type Micros = u64;
 pub type HostNumber = usize;
 
 pub const SECOND: Micros = 1_000_000;
+
+/// Whoever reads what a node shows expects that: nothing damages what a disk was given and kept.
+const IS_READ: &str = "the state can be read";

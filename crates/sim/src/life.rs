@@ -5,7 +5,7 @@ use crate::clients::{CLIENT, Clients, GIVE_UP};
 use crate::troubles::Troubles;
 use crate::watchers::{WATCHER, Watchers};
 use crate::world::{self, DISK_ALARM};
-use crate::{Answer, HostNumber, Micros, Notable, SECOND, Sabotage, Totals, Weather, World};
+use crate::{Answer, HostNumber, IS_READ, Micros, Notable, SECOND, Sabotage, Totals, Weather, World};
 use base::rng::{Rng, hash};
 use bytes::Bytes;
 use kv::Operation;
@@ -279,7 +279,7 @@ impl Living {
         let Some(members) = self.members() else { return false };
         let mut states = members.iter().map(|&host| {
             let store = self.world.node(host)?.store(base::FIRST_GROUP)?;
-            Some((store.applied(), store.state_hash(), store.content_hash()))
+            Some((store.applied(), store.state_hash(), store.content_hash().expect(IS_READ)))
         });
         let Some(Some(first)) = states.next() else { return false };
         first.0.index == self.world.checks.committed_to() && states.all(|state| state == Some(first))

@@ -28,6 +28,8 @@ use std::sync::Arc;
 pub const TICK: Micros = SECOND / TICKS_PER_SECOND;
 /// Keeps the world's draws apart from those of others with the same seed.
 const WORLD: u64 = 2;
+/// What an error says that a disk was asked to make.
+const TOLD_TO_FAIL: &str = "the disk was told to fail";
 const SEAL_AFTER: Micros = SECOND / 2;
 
 /// The world's constants.
@@ -315,7 +317,7 @@ impl World {
     }
 
     fn failed_to_start(&mut self, host: HostNumber, error: &str) {
-        if error.contains("the disk was told to fail") {
+        if error.contains(TOLD_TO_FAIL) {
             return self.died_of_its_disk(host, error);
         }
         self.checks.must("a node starts from what its disk kept", Err(format!("h{host}: {error}")));
@@ -762,6 +764,7 @@ impl World {
                 self.job(host, Job::RememberRemoval(reason));
             }
             Effect::Drained => self.drained(host),
+            Effect::Failed { reason } => self.failed(host, &reason),
         }
     }
 
@@ -877,6 +880,15 @@ impl World {
         }
         // Somebody has to start it again.
         self.at(0, Happening::Alarm(DISK_ALARM + host as u64));
+    }
+
+    /// What a node reads of its state is not there or damaged, which ends the process too. Nothing damages what was
+    /// synced, so that is for whoever looks for bugs, unless the disk was told to fail.
+    fn failed(&mut self, host: HostNumber, reason: &str) {
+        if !reason.contains(TOLD_TO_FAIL) {
+            self.checks.must("a node reads the state that it wrote", Err(format!("h{host}: {reason}")));
+        }
+        self.died_of_its_disk(host, reason);
     }
 
     /// The process ends in good order, and will be started again.

@@ -172,7 +172,7 @@ impl Script {
     /// Runs until the host shows no such key any more.
     fn wait_for_the_end(&mut self, host: HostNumber, key: &str) -> Result<u64, Box<dyn Error>> {
         let begun = self.world.now();
-        while self.world.view(host).is_none_or(|view| view.get(key.as_bytes()).is_some()) {
+        while self.world.view(host).is_none_or(|view| view.get(key.as_bytes()).unwrap().is_some()) {
             if !self.step(begun + PATIENCE) {
                 return Err("it is still there".into());
             }
@@ -193,6 +193,7 @@ impl Script {
         };
         let mut output = String::new();
         for revision in changes {
+            let revision = revision?;
             assert_eq!(revision.revision, *next);
             *next += 1;
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -211,7 +212,7 @@ impl Script {
         let mut states = Vec::new();
         for host in self.world.hosts() {
             if let Some(store) = self.world.node(host).and_then(|node| node.store(base::FIRST_GROUP)) {
-                states.push((store.applied(), store.content_hash(), store.revision()));
+                states.push((store.applied(), store.content_hash()?, store.revision()));
             }
         }
         match states.first() {
@@ -463,7 +464,7 @@ fn level(pairs: &[(&str, &str)]) -> Result<ReadLevel, String> {
 }
 
 fn value(view: &kv::Picture, key: &str) -> String {
-    match view.get(key.as_bytes()) {
+    match view.get(key.as_bytes()).unwrap() {
         Some(found) => format!("{} (version {})", String::from_utf8_lossy(&found.value), found.version),
         None => "no such key".into(),
     }

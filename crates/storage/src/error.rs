@@ -1,6 +1,6 @@
 //! What can go wrong with what is on disk, sorted by what follows from it.
 
-use std::io;
+use std::{fmt, io};
 
 /// Every variant is for the node's operator: none of them is a wrong request, and none goes away by trying again.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,11 @@ pub enum StorageError {
 impl StorageError {
     pub(crate) fn io(what: impl Into<String>, source: io::Error) -> StorageError {
         StorageError::Io { what: what.into(), source }
+    }
+
+    /// A row of the ordered engine does not say what its owner once wrote there, though the file it came from is whole.
+    pub fn damaged_row(key: &[u8], what: impl fmt::Display) -> StorageError {
+        StorageError::damaged(format!("the state's row {}", key.escape_ascii()), 0, what.to_string())
     }
 
     pub(crate) fn damaged(file: impl Into<String>, offset: u64, what: impl Into<String>) -> StorageError {

@@ -14,6 +14,7 @@ use kv::{Action, Command, Compare, Expired, IdempotencyKey, KeyRange, Operation,
 use kv::{Relation, RequestId, SessionId, Step, Store, Target, Transaction, View, WINDOW};
 use model::{Model, State};
 use std::collections::BTreeMap;
+use storage::StorageError;
 
 /// Commands of one life.
 const A_LIFE: u64 = 2_000;
@@ -38,8 +39,8 @@ fn life(seed: u64, commands: u64) {
         position.term += u64::from(rng.chance(10));
         match rng.below(100) {
             0 => {
-                straight.apply_empty(position);
-                reloaded.apply_empty(position);
+                straight.apply_empty(position).unwrap();
+                reloaded.apply_empty(position).unwrap();
             }
             1 => {
                 let members: Vec<NodeId> = (1..=4).filter(|_| rng.chance(800)).collect();
@@ -51,10 +52,11 @@ fn life(seed: u64, commands: u64) {
             _ => {
                 let command = command(&mut rng, &model, &mut next_numbers);
                 let expected = (model.apply(position.index, &command), model.decided.clone());
-                assert_eq!(straight.apply_for(position, &command), expected, "seed {seed}, {position:?}: {command:?}");
+                let found = straight.apply_for(position, &command).unwrap();
+                assert_eq!(found, expected, "seed {seed}, {position:?}: {command:?}");
                 let decoded = Command::decode(command.encode()).unwrap();
                 assert_eq!(decoded, command, "seed {seed}");
-                assert_eq!(reloaded.apply(position, &decoded), expected.0, "seed {seed}, {position:?}");
+                assert_eq!(reloaded.apply(position, &decoded).unwrap(), expected.0, "seed {seed}, {position:?}");
             }
         }
         assert_eq!(straight.state_hash(), reloaded.state_hash(), "seed {seed}, {position:?}");
@@ -66,7 +68,7 @@ fn life(seed: u64, commands: u64) {
         }
         if rng.chance(5) {
             reloaded = reload(&reloaded, &mut rng);
-            assert_eq!(reloaded.content_hash(), straight.content_hash(), "seed {seed}, {position:?}");
+            assert_eq!(reloaded.content_hash().unwrap(), straight.content_hash().unwrap(), "seed {seed}, {position:?}");
         }
         if rng.chance(20) {
             same(seed, &straight, &reloaded, &model);
@@ -102,7 +104,8 @@ impl Held {
         match self.view.at(revision) {
             Ok(picture) => assert_eq!(&content(&picture), &model.states[revision as usize], "seed {seed}"),
             Err(error) => {
-                assert!(matches!(error, OutOfReach::Compacted { .. }) && revision < model.compacted, "seed {seed}");
+                let is_compacted = matches!(error.out_of_reach(), Some(OutOfReach::Compacted { .. }));
+                assert!(is_compacted && revision < model.compacted, "seed {seed}: {error}");
             }
         }
     }
@@ -114,14 +117,14 @@ fn same(seed: u64, straight: &Store, reloaded: &Store, model: &Model) {
         assert_eq!(&content(&view), model.now(), "seed {seed}");
         assert_eq!(view.len(), model.now().len() as u64, "seed {seed}");
         for (key, expected) in model.now() {
-            assert_eq!(view.get(key).as_ref(), Some(expected), "seed {seed}");
+            assert_eq!(view.get(key).unwrap().as_ref(), Some(expected), "seed {seed}");
         }
-        assert!(view.leases(0).eq(model.leases.values().copied()), "seed {seed}");
+        assert!(view.leases(0).map(Result::unwrap).eq(model.leases.values().copied()), "seed {seed}");
         assert_eq!(view.lease_count(), model.leases.len() as u64, "seed {seed}");
         for lease in model.leases.values() {
-            assert_eq!(view.lease(lease.id), Some(*lease), "seed {seed}");
+            assert_eq!(view.lease(lease.id).unwrap(), Some(*lease), "seed {seed}");
             let keys = model.now().iter().filter(|(_, found)| found.lease == lease.id).map(|(key, _)| key.clone());
-            assert!(view.lease_keys(lease.id, b"").eq(keys), "seed {seed}");
+            assert!(view.lease_keys(lease.id, b"").map(Result::unwrap).eq(keys), "seed {seed}");
         }
         for node in 0..6 {
             assert_eq!(store.session(node), model.sessions.get(&node).map(|session| session.boot), "seed {seed}");
@@ -136,30 +139,34 @@ fn look_at_the_past(seed: u64, rng: &mut Rng, view: &View, model: &Model) {
     let picture = match view.at(revision) {
         Ok(picture) => picture,
         Err(error) if revision < oldest => {
-            return assert_eq!(error, OutOfReach::Compacted { revision, oldest }, "seed {seed}");
+            return assert_eq!(error.out_of_reach(), Some(OutOfReach::Compacted { revision, oldest }), "seed {seed}");
         }
-        Err(error) => return assert_eq!(error, OutOfReach::Future { revision, newest }, "seed {seed}"),
+        Err(error) => {
+            return assert_eq!(error.out_of_reach(), Some(OutOfReach::Future { revision, newest }), "seed {seed}");
+        }
     };
     let state = &model.states[revision as usize];
     assert_eq!(picture.revision(), revision);
     assert_eq!(&content(&picture), state, "seed {seed}: revision {revision}");
     for _ in 0..5 {
         let query = query(rng);
-        assert_eq!(picture.query(&query), model::query(state, &query), "seed {seed}: revision {revision}, {query:?}");
+        let found = picture.query(&query).unwrap();
+        assert_eq!(found, model::query(state, &query), "seed {seed}: revision {revision}, {query:?}");
     }
     let from = rng.between(oldest, newest + 2);
     let (keys, previous) = (model::range_of(key(rng), key(rng), rng.below(5)), rng.chance(500));
     let changes = view.changes(from, keys.clone(), previous).unwrap().take(rng.below(200) as usize);
     for (next, revision) in (from.max(1)..).zip(changes) {
-        let expected = model.changes(next, &keys, previous);
+        let (revision, expected) = (revision.unwrap(), model.changes(next, &keys, previous));
         assert_eq!((revision.revision, revision.changes), (next, expected), "seed {seed}, from {from}");
     }
     if oldest > 0 {
         let error = OutOfReach::Compacted { revision: oldest - 1, oldest };
-        assert_eq!(view.changes(oldest - 1, keys, previous).err(), Some(error), "seed {seed}");
+        let found = view.changes(oldest - 1, keys, previous).err().and_then(|error| error.out_of_reach());
+        assert_eq!(found, Some(error), "seed {seed}");
     }
     let bytes = rng.below(view.past_bytes() * 2 + 2);
-    let kept = view.oldest_within(bytes);
+    let kept = view.oldest_within(bytes).unwrap();
     assert!((oldest..=newest).contains(&kept), "seed {seed}");
     assert!(kept > oldest || view.past_bytes() <= bytes, "seed {seed}");
 }
@@ -177,7 +184,7 @@ fn query(rng: &mut Rng) -> Query {
 }
 
 fn content(picture: &Picture) -> State {
-    picture.range(b"", None).collect()
+    picture.range(b"", None).map(Result::unwrap).collect()
 }
 
 fn command(rng: &mut Rng, model: &Model, next_numbers: &mut BTreeMap<SessionId, u64>) -> Command {
@@ -313,9 +320,9 @@ fn reload(store: &Store, rng: &mut Rng) -> Store {
     let mut stream = Vec::new();
     let written = store.frozen().write_to(&mut |piece| {
         stream.extend_from_slice(piece);
-        Ok::<(), ()>(())
+        Ok::<(), StorageError>(())
     });
-    assert_eq!(written, Ok(()));
+    written.unwrap();
     let mut rest = Bytes::from(stream);
     let loaded = Store::load(&mut || {
         let block = rest.split_to(rest.len().min(rng.below(3000) as usize));

@@ -184,7 +184,7 @@ impl World {
 
     /// What the node shows.
     pub fn peek(&self, name: &str, key: &str) -> Option<String> {
-        let found = self.hosts[name].view.as_ref().unwrap().get(key.as_bytes());
+        let found = self.hosts[name].view.as_ref().unwrap().get(key.as_bytes()).unwrap();
         found.map(|kv| String::from_utf8(kv.value.to_vec()).unwrap())
     }
 
@@ -263,7 +263,7 @@ impl World {
     pub fn assert_equal_states(&self) {
         let states: Vec<_> = (self.hosts.iter())
             .filter_map(|(name, h)| Some((name, h.node.as_ref()?.store(FIRST_GROUP)?)))
-            .map(|(name, store)| (name, store.applied(), store.state_hash(), store.content_hash()))
+            .map(|(name, store)| (name, store.applied(), store.state_hash(), store.content_hash().unwrap()))
             .collect();
         assert!(states.windows(2).all(|w| (w[0].1, w[0].2, w[0].3) == (w[1].1, w[1].2, w[1].3)), "{states:?}");
     }
@@ -344,6 +344,7 @@ impl World {
             Effect::Notice(notice) => host.notices.push(notice),
             Effect::Removed { .. } => {}
             Effect::Drained => host.drained = true,
+            Effect::Failed { reason } => panic!("{name}: {reason}"),
         }
         self.events.extend(answer.map(|event| (name.to_owned(), event)));
     }
@@ -408,7 +409,7 @@ impl Host {
 fn dump(frozen: &kv::Frozen, position: base::Position) -> (CheckpointInfo, Bytes) {
     let mut bytes = Vec::new();
     frozen
-        .write_to::<()>(&mut |block| {
+        .write_to::<storage::StorageError>(&mut |block| {
             bytes.extend_from_slice(block);
             Ok(())
         })

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use storage::StorageError;
 
 pub type Answer = Response<Body>;
 
@@ -157,6 +158,12 @@ impl Refusal {
 
     pub fn too_large(text: impl Into<Cow<'static, str>>) -> Refusal {
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+    }
+
+    /// What is asked for is there, and can't be read: for this node's operator.
+    pub fn unreadable(why: String) -> Refusal {
+        tracing::error!("a read failed: {why}");
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, why).done(Done::NotApplied)
     }
 
     pub fn method(allow: impl Into<Cow<'static, str>>) -> Refusal {
@@ -306,6 +313,12 @@ impl From<Failure> for Refusal {
             Failure::Exists(text) => refusal(StatusCode::CONFLICT, text),
             Failure::FutureRevision(text) => refusal(StatusCode::BAD_REQUEST, text).coded("future_revision"),
         }
+    }
+}
+
+impl From<StorageError> for Refusal {
+    fn from(error: StorageError) -> Refusal {
+        Refusal::unreadable(error.to_string())
     }
 }
 

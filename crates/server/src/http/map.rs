@@ -38,7 +38,7 @@ impl Default for Map {
             cluster: None,
         };
         let mut store = Store::new();
-        store.apply(Position { index: 1, term: 1 }, &Command::Register { session: SESSION });
+        store.apply(Position { index: 1, term: 1 }, &Command::Register { session: SESSION }).unwrap();
         let hub = Arc::new(Hub::default());
         hub.publish(store.view());
         Map {
@@ -82,7 +82,7 @@ impl Map {
         if let Err(over) = command.check() {
             return Outcome::Failed(Failure::Invalid(over.to_string()));
         }
-        let (answer, results) = store.apply_for(Position { index, term: 1 }, &command);
+        let (answer, results) = store.apply_for(Position { index, term: 1 }, &command).unwrap();
         self.hub.publish(store.view());
         let failed = |failure: fn(String) -> Failure, why: kv::Refusal| Outcome::Failed(failure(format!("{why:?}")));
         match answer {
@@ -127,7 +127,7 @@ impl Cluster for Map {
             node::Request::Write { operations, idempotency } => self.write(operations, idempotency),
             node::Request::Act { action, idempotency } => self.act(action, idempotency),
             node::Request::LeaseTime { lease } => {
-                let lease = self.store.lock().unwrap().view().lease(lease);
+                let lease = self.store.lock().unwrap().view().lease(lease).unwrap();
                 // Half of it, always.
                 Outcome::LeaseTime { remaining_ms: lease.map(|lease| lease.ttl_seconds * 500) }
             }

@@ -123,7 +123,7 @@ impl Found {
 impl<C: Cluster> Member<C> {
     pub(super) async fn read(&self, key: &[u8], wish: &Wish) -> Result<Found, Refusal> {
         let Seen { view, mut headers } = self.see(wish).await?;
-        let value = view.get(key).map(|found| found.value);
+        let value = view.get(key)?.map(|found| found.value);
         if value.is_none() {
             headers.push((FOUND, HeaderValue::from_static("false")));
         }

@@ -29,7 +29,7 @@ pub use watcher::{Event, Watcher};
 use crate::leisure::Leisure;
 use arc_swap::ArcSwapOption;
 use batches::Batches;
-use kv::{Change, KeyRange, OutOfReach, Revision, View};
+use kv::{Change, KeyRange, ReadError, Revision, View};
 use ring::Ring;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -251,16 +251,13 @@ impl Hub {
             self.tell(next);
             return false;
         }
-        let mut read: Vec<Revision> = Vec::new();
-        match view.changes(next, KeyRange::all(), previous) {
-            Ok(changes) => read.extend(changes.take(FILLED_AT_ONCE)),
-            // Before it could be read: the view has jumped. Watchers find out in their own way.
-            Err(OutOfReach::Compacted { .. } | OutOfReach::Future { .. }) => {
-                self.ring().skip_to(newest + 1);
-                self.tell(newest + 1);
-                return false;
-            }
-        }
+        let Ok(read) = read_some(&view, next, previous) else {
+            // Before it could be read the view has jumped; or it can't be read at all. Watchers find out in their own
+            // way, each when it comes to that.
+            self.ring().skip_to(newest + 1);
+            self.tell(newest + 1);
+            return false;
+        };
         drop(view);
         let mut ring = self.ring();
         read.into_iter().for_each(|revision| ring.push(revision));
@@ -290,6 +287,11 @@ impl Hub {
 /// Every change under these locks is whole before anything can panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read_some(view: &View, next: u64, previous: bool) -> Result<Vec<Revision>, ReadError> {
+    let changes = view.changes(next, KeyRange::all(), previous)?;
+    Ok(changes.take(FILLED_AT_ONCE).collect::<Result<_, _>>()?)
 }
 
 /// How long everybody is left alone after some news.

@@ -38,7 +38,7 @@ impl Node {
     fn new() -> Node {
         let mut node = Node { store: Store::new(), hub: Arc::default(), number: 0 };
         let session = SessionId { node: 1, boot: 1 };
-        node.store.apply(Position { index: 1, term: 1 }, &Command::Register { session });
+        node.store.apply(Position { index: 1, term: 1 }, &Command::Register { session }).unwrap();
         node.publish();
         node
     }
@@ -55,7 +55,7 @@ impl Node {
     fn write(&mut self, operations: Vec<Operation>) {
         let request = self.request();
         let write = Command::Write { request, accepted_ms: 0, idempotency: None, operations };
-        self.store.apply(self.position(), &write);
+        self.store.apply(self.position(), &write).unwrap();
     }
 
     fn put(&mut self, key: &str) {
@@ -73,7 +73,9 @@ impl Node {
     fn compact(&mut self, revision: u64) {
         let request = Some(self.request());
         let action = Action::Compact { revision };
-        self.store.apply(self.position(), &Command::Act { request, accepted_ms: 0, idempotency: None, action });
+        self.store
+            .apply(self.position(), &Command::Act { request, accepted_ms: 0, idempotency: None, action })
+            .unwrap();
         assert_eq!(self.store.view().compacted(), revision);
     }
 

@@ -3,7 +3,7 @@
 use super::ring::Found;
 use super::{Before, End, Hub, Kind, News, Wish};
 use bytes::Bytes;
-use kv::{Change, OutOfReach, Revision};
+use kv::{Change, OutOfReach, ReadError, Revision};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::watch;
@@ -35,6 +35,8 @@ pub enum Event {
     Heartbeat,
     /// What comes next is gone: the oldest revision that there is. The last event.
     Compacted { next: u64, oldest: u64 },
+    /// What comes next can't be read, for this reason. The last event.
+    Failed(String),
     /// The last event.
     End(End),
 }
@@ -49,6 +51,7 @@ enum Step {
     Compacted {
         oldest: u64,
     },
+    Failed(String),
 }
 
 impl Watcher {
@@ -87,6 +90,7 @@ impl Watcher {
                     continue;
                 }
                 Step::Compacted { oldest } => return Event::Compacted { next: self.next, oldest },
+                Step::Failed(why) => return Event::Failed(why),
                 Step::Nothing if !self.caught_up => {
                     self.caught_up = true;
                     return Event::Progress(self.next - 1);
@@ -126,10 +130,18 @@ impl Watcher {
         match view.changes(self.next, self.wish.keys.clone(), self.wish.previous) {
             Ok(changes) => {
                 let ahead = usize::try_from(until.saturating_sub(self.next)).unwrap_or(usize::MAX);
-                self.take_from(changes.take(if ahead == 0 { MAX_PASSED } else { ahead.min(MAX_PASSED) }))
+                let changes = changes.take(if ahead == 0 { MAX_PASSED } else { ahead.min(MAX_PASSED) });
+                let mut failed = None;
+                let read = changes.map_while(|revision| revision.map_err(|error| failed = Some(error)).ok());
+                match (self.take_from(read), failed) {
+                    // What was read before it is told first.
+                    (Step::Nothing, Some(error)) => Step::Failed(error.to_string()),
+                    (step, _) => step,
+                }
             }
-            Err(OutOfReach::Compacted { oldest, .. }) => Step::Compacted { oldest },
-            Err(OutOfReach::Future { .. }) => Step::Nothing,
+            Err(ReadError::OutOfReach(OutOfReach::Compacted { oldest, .. })) => Step::Compacted { oldest },
+            Err(ReadError::OutOfReach(OutOfReach::Future { .. })) => Step::Nothing,
+            Err(ReadError::Storage(error)) => Step::Failed(error.to_string()),
         }
     }
 

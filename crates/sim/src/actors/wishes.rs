@@ -5,10 +5,10 @@
 
 use super::{Actors, FIRST_LEASE, KEYS, LEASES};
 use crate::clients::host_to_ask;
-use crate::{World, check};
+use crate::{HostNumber, IS_READ, World, check};
 use base::Index;
 use bytes::Bytes;
-use kv::{Compare, KeyRange, Query, Relation, Step, Target, Transaction};
+use kv::{Compare, KeyRange, KeyValue, Query, Relation, Step, Target, Transaction};
 
 impl Actors {
     fn key(&mut self) -> Bytes {
@@ -71,7 +71,7 @@ impl Actors {
     /// A put that depends on nobody having been faster: what the conditions of plain writes come to.
     fn replace_what_was_seen(&mut self, world: &World, key: &Bytes) -> Transaction {
         let host = host_to_ask(&mut self.rng, world);
-        let seen = world.view(host).and_then(|view| view.get(key)).map_or(0, |found| found.mod_revision);
+        let seen = found(world, host, key).map_or(0, |found| found.mod_revision);
         let compare = Compare {
             keys: KeyRange::single(key.clone()),
             relation: Relation::Equal,
@@ -129,7 +129,7 @@ impl Actors {
     fn compare(&mut self, world: &World) -> Compare {
         let key = self.key();
         let host = host_to_ask(&mut self.rng, world);
-        let found = world.view(host).and_then(|view| view.get(&key));
+        let found = found(world, host, &key);
         let n = self.rng.below(3);
         let near = |number: Option<u64>| (number.unwrap_or(0) + n).saturating_sub(1);
         let found = found.as_ref();
@@ -149,6 +149,11 @@ impl Actors {
 
 fn key(n: u64) -> Bytes {
     Bytes::from(format!("t{n}"))
+}
+
+/// What that host shows.
+fn found(world: &World, host: HostNumber, key: &Bytes) -> Option<KeyValue> {
+    world.view(host).and_then(|view| view.get(key).expect(IS_READ))
 }
 
 fn changed_by(step: &Step) -> Option<KeyRange> {

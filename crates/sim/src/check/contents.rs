@@ -2,7 +2,7 @@
 //! compacted, and when the last write was accepted.
 
 use super::model::{Held, key_value};
-use super::{Model, past};
+use super::{Model, in_words, past};
 use base::Index;
 use bytes::Bytes;
 use kv::{KeyRange, Lease, Query, View};
@@ -16,7 +16,7 @@ pub fn contents(model: &Model, view: &View) -> Result<(), String> {
     let mut there = 0;
     for key in model.keys() {
         let expected = model.at(key, index).map(key_value);
-        let found = view.get(key);
+        let found = view.get(key).map_err(in_words)?;
         there += u64::from(found.is_some());
         same(index, || format!("{key:?}"), &found, &expected)?;
     }
@@ -35,12 +35,12 @@ pub fn contents(model: &Model, view: &View) -> Result<(), String> {
 
 fn leases(model: &Model, view: &View, index: Index) -> Result<(), String> {
     let expected = model.leases_at(index);
-    let found: Vec<Lease> = view.leases(0).collect();
+    let found = view.leases(0).collect::<Result<Vec<Lease>, _>>().map_err(in_words)?;
     same(index, || "number of leases", &view.lease_count(), &(expected.len() as u64))?;
     let lease = |(&id, held): (&u64, &Held)| Lease { id, ttl_seconds: held.ttl_seconds, since: held.since };
     same(index, || "leases", &found, &expected.iter().map(lease).collect())?;
     for id in expected.into_keys() {
-        let keys: Vec<Bytes> = view.lease_keys(id, b"").collect();
+        let keys = view.lease_keys(id, b"").collect::<Result<Vec<Bytes>, _>>().map_err(in_words)?;
         let is_of_it = |key: &&Bytes| model.at(key, index).is_some_and(|version| version.lease == id);
         same(index, || format!("keys of lease {id}"), &keys, &model.keys().filter(is_of_it).cloned().collect())?;
     }

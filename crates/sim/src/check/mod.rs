@@ -43,6 +43,7 @@ use shadow::Shadow;
 use state_hashes::StateHashes;
 use state_machine_safety::Committed;
 use std::collections::BTreeMap;
+use storage::StorageError;
 use storage::log::{LogWrite, RecoveredGroup};
 
 #[derive(Default)]
@@ -226,4 +227,9 @@ impl Checks {
         let result = self.local_reads.published(host, view.applied());
         self.must("what a node shows never goes back", result);
     }
+}
+
+/// For a check that has to read the state.
+pub fn in_words(error: StorageError) -> String {
+    error.to_string()
 }

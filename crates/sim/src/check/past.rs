@@ -1,10 +1,10 @@
 //! The past is what it was: a read at an earlier revision gives exactly the state of that revision, and a watch each
 //! revision, whole, in order, with what it changed. Or they say that it is compacted, if it is, or still to come.
 
-use super::Model;
 use super::model::{is_within, key_value, page};
+use super::{Model, in_words};
 use base::Index;
-use kv::{Change, KeyRange, OutOfReach, Page, Query, Revision, View};
+use kv::{Change, KeyRange, OutOfReach, Page, Query, ReadError, Revision, View};
 
 /// Reads a page at that revision, and judges it. `None`: it is compacted, or still to come.
 pub fn page_at(model: &Model, view: &View, revision: u64, query: &Query) -> Result<Option<Page>, String> {
@@ -13,7 +13,7 @@ pub fn page_at(model: &Model, view: &View, revision: u64, query: &Query) -> Resu
         Ok(picture) => {
             in_reach(model, view, revision)?;
             let expected = page(&model.all_at(model.index_of(revision)), query);
-            let found = picture.query(query);
+            let found = picture.query(query).map_err(in_words)?;
             match found == expected && picture.revision() == revision {
                 true => Ok(Some(found)),
                 false => Err(format!("{query:?} at revision {revision} gives {found:?} instead of {expected:?}")),
@@ -31,12 +31,12 @@ pub fn in_reach(model: &Model, view: &View, revision: u64) -> Result<(), String>
     }
 }
 
-pub fn out_of_reach(model: &Model, view: &View, revision: u64, why: OutOfReach) -> Result<(), String> {
+pub fn out_of_reach(model: &Model, view: &View, revision: u64, why: ReadError) -> Result<(), String> {
     let index = view.applied().index;
     let (compacted, newest) = (model.compacted_at(index), model.revision_at(index));
     // A view that is older than a compaction may have lost what was compacted, or still have it.
     let compacted_by_now = model.compacted_at(Index::MAX);
-    let is_so = match why {
+    let is_so = match why.out_of_reach().ok_or_else(|| why.to_string())? {
         OutOfReach::Compacted { revision: named, oldest } => {
             let by_then = revision < compacted && oldest == compacted;
             let since = revision < compacted_by_now && oldest <= compacted_by_now && oldest > revision;

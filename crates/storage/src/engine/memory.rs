@@ -21,11 +21,11 @@
 //! and cloning a view, takes no lock. Only the owner unlinks, a few versions a call, so that it never stops for long.
 
 use super::{Batch, Engine, History, Key, Sequence, View};
+use crate::StorageError;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use crossbeam_skiplist::SkipMap;
 use std::collections::{BTreeMap, VecDeque};
-use std::convert::Infallible;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -231,14 +231,13 @@ impl Default for MemoryEngine {
 }
 
 impl Engine for MemoryEngine {
-    type Error = Infallible;
     type View = MemoryView;
 
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Infallible> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
         Ok(self.shared.cells.get(key).and_then(|entry| entry.value().head.load().value()))
     }
 
-    fn look<T>(&self, key: &[u8], look: impl FnOnce(Option<&[u8]>) -> T) -> Result<T, Infallible> {
+    fn look<T>(&self, key: &[u8], look: impl FnOnce(Option<&[u8]>) -> T) -> Result<T, StorageError> {
         let Some(entry) = self.shared.cells.get(key) else { return Ok(look(None)) };
         match &entry.value().head.load().content {
             Content::Value(value) => Ok(look(Some(value))),
@@ -246,7 +245,7 @@ impl Engine for MemoryEngine {
         }
     }
 
-    fn write(&mut self, sequence: Sequence, batch: Batch) -> Result<(), Infallible> {
+    fn write(&mut self, sequence: Sequence, batch: Batch) -> Result<(), StorageError> {
         assert!(sequence >= self.sequence, "sequence {sequence} after {}", self.sequence);
         if sequence == self.sequence {
             let seen = self.shared.registry().pins.get(&sequence).is_some_and(|pin| pin.views > 0);
@@ -301,7 +300,7 @@ impl Engine for MemoryEngine {
         }
     }
 
-    fn load(&mut self, sequence: Sequence, key: Key, value: Option<Bytes>) -> Result<(), Infallible> {
+    fn load(&mut self, sequence: Sequence, key: Key, value: Option<Bytes>) -> Result<(), StorageError> {
         match value {
             Some(value) => self.put(sequence, key, value),
             None => self.delete(sequence, key),
@@ -309,15 +308,15 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
-    fn end_loading(&mut self, sequence: Sequence, threshold: Sequence) {
+    fn end_loading(&mut self, sequence: Sequence, threshold: Sequence) -> Result<(), StorageError> {
         self.sequence = sequence;
         self.evict_below(threshold);
         self.past.make_contiguous().sort_by_key(|version| version.superseded);
+        Ok(())
     }
 }
 
 impl View for MemoryView {
-    type Error = Infallible;
     type History = MemoryHistory;
     type Range<'a> = Range<'a>;
 
@@ -325,7 +324,7 @@ impl View for MemoryView {
         self.pin.sequence
     }
 
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Infallible> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
         let cells = &self.pin.shared.cells;
         Ok(cells.get(key).and_then(|entry| entry.value().at(self.pin.sequence)))
     }
@@ -334,7 +333,7 @@ impl View for MemoryView {
         Range { cells: self.pin.shared.cells(from, to), sequence: self.pin.sequence }
     }
 
-    fn count(&self, from: &[u8], to: Option<&[u8]>) -> Result<u64, Infallible> {
+    fn count(&self, from: &[u8], to: Option<&[u8]>) -> Result<u64, StorageError> {
         let cells = self.pin.shared.cells(from, to).into_iter().flatten();
         Ok(cells.filter(|entry| entry.value().is_there_at(self.pin.sequence)).count() as u64)
     }
@@ -356,10 +355,9 @@ impl View for MemoryView {
 }
 
 impl History for MemoryHistory {
-    type Error = Infallible;
     type Versions<'a> = Versions<'a>;
 
-    fn get(&self, key: &[u8], sequence: Sequence) -> Result<Option<Bytes>, Infallible> {
+    fn get(&self, key: &[u8], sequence: Sequence) -> Result<Option<Bytes>, StorageError> {
         assert!((self.since..=self.view.pin.sequence).contains(&sequence), "sequence {sequence} of a history");
         let cells = &self.view.pin.shared.cells;
         Ok(cells.get(key).and_then(|entry| entry.value().at(sequence)))
@@ -467,7 +465,7 @@ pub struct Range<'a> {
 }
 
 impl Iterator for Range<'_> {
-    type Item = Result<(Bytes, Bytes), Infallible>;
+    type Item = Result<(Bytes, Bytes), StorageError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let cells = self.cells.as_mut()?;
@@ -499,7 +497,7 @@ pub struct Versions<'a> {
 }
 
 impl Iterator for Versions<'_> {
-    type Item = Result<(Bytes, Vec<super::Version>), Infallible>;
+    type Item = Result<(Bytes, Vec<super::Version>), StorageError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let cells = self.cells.as_mut()?;

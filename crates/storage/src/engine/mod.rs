@@ -16,16 +16,19 @@
 //! [`memory`] is the engine of tests, of the simulator and of nodes that keep their state in memory. The trait is cut
 //! so that one over sorted files fits: its reads at a sequence number are such an engine's snapshot reads, the batch
 //! is its memtable write, eviction is its compaction's threshold, loading its ingestion of what is sorted already.
-//! That is also why reading can fail, with an error that for `memory` cannot happen.
+//! That is also why reading can fail, which `memory` never does. [`any`] is the one of them that a node was started with.
 //!
 //! Not handled: durability (the Raft log is the write-ahead log; a flush will be added with the engine that needs
 //! one), and deleting a range.
 
+pub mod any;
 mod key;
 pub mod memory;
 #[cfg(test)]
 mod tests;
 
+use crate::StorageError;
+pub use any::{AnyEngine, AnyHistory, AnyView};
 use bytes::Bytes;
 pub use key::Key;
 pub use memory::{MemoryEngine, MemoryHistory, MemoryView};
@@ -36,22 +39,22 @@ pub type Sequence = u64;
 /// The writing side, owned by one thread.
 ///
 /// Deterministic: what an engine answers depends on the calls made to it and on nothing else. After an error from
-/// [`Engine::write`] the engine may hold a part of the batch, so the owner must stop using it.
+/// [`Engine::write`] or [`Engine::load`] the engine may hold a part of what it was given, so the owner must stop using
+/// it. An error from reading names the damaged file; whoever gets it can do without that answer, or not go on.
 pub trait Engine {
-    type Error: std::error::Error + Send + Sync + 'static;
-    type View: View<Error = Self::Error>;
+    type View: View;
 
     /// The newest value of a key.
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Self::Error>;
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError>;
 
     /// Looks at the newest value of a key where it lies.
-    fn look<T>(&self, key: &[u8], look: impl FnOnce(Option<&[u8]>) -> T) -> Result<T, Self::Error>;
+    fn look<T>(&self, key: &[u8], look: impl FnOnce(Option<&[u8]>) -> T) -> Result<T, StorageError>;
 
     /// Applies the batch at `sequence`, in its order: when it names a key twice, the later change holds. Several
     /// batches may share a sequence as long as no view was taken in between.
     ///
     /// Panics if `sequence` is below that of an earlier batch, or not above that of a live view.
-    fn write(&mut self, sequence: Sequence, batch: Batch) -> Result<(), Self::Error>;
+    fn write(&mut self, sequence: Sequence, batch: Batch) -> Result<(), StorageError>;
 
     /// The sequence of the newest batch; 0 if there was none.
     fn sequence(&self) -> Sequence;
@@ -69,30 +72,29 @@ pub trait Engine {
 
     /// Puts a version in place, or a deletion, while an engine is being filled that nobody has read or written yet. A
     /// key's versions come in their order; keys may come in any, and fastest in their own.
-    fn load(&mut self, sequence: Sequence, key: Key, value: Option<Bytes>) -> Result<(), Self::Error>;
+    fn load(&mut self, sequence: Sequence, key: Key, value: Option<Bytes>) -> Result<(), StorageError>;
 
     /// All is loaded, and was written up to `sequence`; the past reaches back to `threshold`.
-    fn end_loading(&mut self, sequence: Sequence, threshold: Sequence);
+    fn end_loading(&mut self, sequence: Sequence, threshold: Sequence) -> Result<(), StorageError>;
 }
 
 /// The state at one sequence, readable from any thread.
 pub trait View: Clone + Send + Sync {
-    type Error: std::error::Error + Send + Sync + 'static;
-    type History: History<Error = Self::Error>;
-    type Range<'a>: DoubleEndedIterator<Item = Result<(Bytes, Bytes), Self::Error>>
+    type History: History;
+    type Range<'a>: DoubleEndedIterator<Item = Result<(Bytes, Bytes), StorageError>>
     where
         Self: 'a;
 
     fn sequence(&self) -> Sequence;
 
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Self::Error>;
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError>;
 
     /// Every key from `from` on and before `to`, in order; `None` means to the last. Empty if `to` is not above
     /// `from`.
     fn range(&self, from: &[u8], to: Option<&[u8]>) -> Self::Range<'_>;
 
     /// How many rows [`View::range`] would give. It looks at each, but copies none.
-    fn count(&self, from: &[u8], to: Option<&[u8]>) -> Result<u64, Self::Error>;
+    fn count(&self, from: &[u8], to: Option<&[u8]>) -> Result<u64, StorageError>;
 
     /// What was there at an earlier sequence: `None` if that is still to come, or was evicted. Says nothing of keys that
     /// have no past.
@@ -105,13 +107,12 @@ pub trait View: Clone + Send + Sync {
 
 /// A piece of the past, readable from any thread. Says nothing of keys that have no past.
 pub trait History: Send + Sync {
-    type Error: std::error::Error + Send + Sync + 'static;
-    type Versions<'a>: Iterator<Item = Result<(Bytes, Vec<Version>), Self::Error>>
+    type Versions<'a>: Iterator<Item = Result<(Bytes, Vec<Version>), StorageError>>
     where
         Self: 'a;
 
     /// The value of a key at a sequence, which must lie within this history.
-    fn get(&self, key: &[u8], sequence: Sequence) -> Result<Option<Bytes>, Self::Error>;
+    fn get(&self, key: &[u8], sequence: Sequence) -> Result<Option<Bytes>, StorageError>;
 
     /// Every key from `from` on and before `to` that had a value, in order, with its versions, oldest first. The first
     /// is what was there at the beginning, if anything was; it has its own, older sequence.

@@ -103,7 +103,7 @@ impl Server {
 
     fn content(&self) -> BTreeMap<Vec<u8>, Bytes> {
         let view = self.cluster().store.lock().unwrap().view();
-        view.range(b"", None).map(|(key, found)| (key.to_vec(), found.value)).collect()
+        view.range(b"", None).map(Result::unwrap).map(|(key, found)| (key.to_vec(), found.value)).collect()
     }
 }
 

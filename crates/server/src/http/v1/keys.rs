@@ -34,7 +34,7 @@ pub async fn get<C: Cluster>(
 
     let Seen { view, headers } = member.see(&wish).await?;
     let (picture, headers) = picture(&view, revision, headers)?;
-    let found = picture.get(&key);
+    let found = picture.get(&key)?;
     let mod_revision = found.as_ref().map(|found| found.mod_revision);
     if !conditions.let_match(mod_revision) {
         return Err(precondition_failed(mod_revision).with_headers(headers));
@@ -95,7 +95,7 @@ pub async fn put<C: Cluster>(
         object.number("revision", applied.revision);
         let was = match applied.result {
             Some(StepResult::Put { previous }) => Some(previous),
-            _ => applied.view.map(|view| view.get(&key)),
+            _ => applied.view.and_then(|view| view.get(&key).ok()),
         };
         match was {
             _ if !previous => {}
@@ -137,7 +137,7 @@ pub async fn delete<C: Cluster>(
         let was = match applied.result {
             Some(StepResult::Delete { previous, .. }) => Some(previous.into_iter().next().map(|(_, was)| was)),
             _ if applied.changed == 0 => Some(None),
-            _ => applied.view.map(|view| view.get(&key)),
+            _ => applied.view.and_then(|view| view.get(&key).ok()),
         };
         match was {
             _ if !previous => {}
@@ -204,7 +204,7 @@ async fn apply<C: Cluster>(
     }
     let found = match result {
         Some(StepResult::Range(page)) => page.rows.into_iter().next().map(|(_, found)| found),
-        _ => past(revision).and_then(|then| then.get(key)),
+        _ => past(revision).map(|then| then.get(key)).transpose()?.flatten(),
     };
     let refusal = precondition_failed(found.map(|found| found.mod_revision));
     Err(refusal.with_headers(vec![(REVISION, number(revision))]))
@@ -219,9 +219,9 @@ pub fn picture(
     let picture = match revision.map(|revision| view.at(revision)) {
         None => Picture::clone(view),
         Some(Ok(picture)) => picture,
-        Some(Err(out_of_reach)) => {
+        Some(Err(error)) => {
             headers.push((REVISION, number(view.revision())));
-            return Err(super::out_of_reach(&out_of_reach).with_headers(headers));
+            return Err(super::not_read(error).with_headers(headers));
         }
     };
     headers.push((REVISION, number(picture.revision())));

@@ -87,25 +87,27 @@ pub async fn get<C: Cluster>(
         let text = format!("there is no lease {id}, or it has ended");
         Refusal::new(StatusCode::NOT_FOUND, text).coded("lease_not_found")
     };
-    let Some(lease) = view.lease(id) else { return Err(missing().with_headers(headers)) };
+    let Some(lease) = view.lease(id)? else { return Err(missing().with_headers(headers)) };
     let remaining_ms = match member.outcome(node::Request::LeaseTime { lease: id }).await? {
         Outcome::LeaseTime { remaining_ms: Some(remaining_ms) } => remaining_ms,
         Outcome::LeaseTime { remaining_ms: None } => return Err(missing().with_headers(headers)),
         other => return Err(super::unexpected(&other)),
     };
 
+    let mut keys = view.lease_keys(id, b"");
+    let told_keys = keys.by_ref().take(KEYS_TOLD).collect::<Result<Vec<_>, _>>()?;
+    let more = keys.next().transpose()?.is_some();
     let mut body = Vec::with_capacity(256);
     let mut object = wire::Writer::new(&mut body);
     lease_fields(&mut object, &lease);
     let remaining = format!("{}.{:03}", remaining_ms / 1000, remaining_ms % 1000);
     object.field("remaining").extend_from_slice(remaining.as_bytes());
-    let mut keys = view.lease_keys(id, b"");
-    object.array("keys", keys.by_ref().take(KEYS_TOLD), |into, key| {
+    object.array("keys", told_keys, |into, key| {
         let mut object = wire::Writer::new(into);
         object.bytes("key", &key);
         object.end();
     });
-    object.flag("more", keys.next().is_some());
+    object.flag("more", more);
     object.end();
     Ok(told(body, headers))
 }
@@ -122,17 +124,19 @@ pub async fn list<C: Cluster>(request: &mut Request<Incoming>, member: &Member<C
     let Seen { view, headers } = member.see(&wish).await?;
     let headers = with_revision(headers, &view);
 
+    let mut leases = view.leases(after);
+    let page = leases.by_ref().take(usize::try_from(limit).unwrap_or(usize::MAX));
+    let page = page.collect::<Result<Vec<Lease>, _>>()?;
+    let more = leases.next().transpose()?.is_some();
+    let last = page.last().map_or(0, |lease| lease.id);
+
     let mut body = Vec::with_capacity(1024);
     let mut object = wire::Writer::new(&mut body);
-    let (mut leases, mut last) = (view.leases(after).peekable(), 0);
-    let page = leases.by_ref().take(usize::try_from(limit).unwrap_or(usize::MAX));
     object.array("leases", page, |into, lease| {
         let mut object = wire::Writer::new(into);
         lease_fields(&mut object, &lease);
         object.end();
-        last = lease.id;
     });
-    let more = leases.peek().is_some();
     object.flag("more", more);
     if more {
         object.text("continue", &wire::token(&last.to_be_bytes()));

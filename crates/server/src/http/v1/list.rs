@@ -19,6 +19,7 @@ use hyper::Request;
 use hyper::body::Incoming;
 use kv::{Action, KeyRange, KeyValue, MAX_KEY_BYTES, Picture, Query, Step, Transaction};
 use node::Outcome;
+use storage::StorageError;
 
 /// Rows of a page: as many as are given unless the request says how many, and as many as it may say.
 pub const PAGE_ROWS: u64 = 1000;
@@ -34,8 +35,8 @@ pub async fn get<C: Cluster>(request: &mut Request<Incoming>, member: &Member<C>
     let (picture, headers) = picture(&view, asked.revision, headers)?;
     let Asked { page, .. } = asked;
     let is_light = page.limit <= LIGHT_ROWS && !page.count;
-    let body = if is_light { page.read(&picture) } else { super::beside(move || page.read(&picture)).await? };
-    let mut answer = answer::json(body);
+    let read = if is_light { page.read(&picture) } else { super::beside(move || page.read(&picture)).await? };
+    let mut answer = answer::json(read?);
     answer.headers_mut().extend(headers.into_iter().map(|(name, value)| (Some(name), value)));
     Ok(answer)
 }
@@ -120,7 +121,7 @@ impl<'a> Asked<'a> {
 }
 
 impl Page {
-    fn read(self, picture: &Picture) -> Vec<u8> {
+    fn read(self, picture: &Picture) -> Result<Vec<u8>, StorageError> {
         let Page { keys, after, limit, reverse: descending, keys_only, count, count_only } = self;
         let mut body = Vec::with_capacity(1024);
         let mut object = wire::Writer::new(&mut body);
@@ -128,12 +129,12 @@ impl Page {
         if count_only {
             object.array("kvs", [], |_, ()| {});
             object.flag("more", false);
-            object.number("count", picture.count(&keys));
+            object.number("count", picture.count(&keys)?);
             object.end();
-            return body;
+            return Ok(body);
         }
         let query = Query { keys, descending, after, limit: Some(limit), keys_only, count };
-        let found = picture.query(&query);
+        let found = picture.query(&query)?;
         let mut room = PAGE_BYTES;
         let (rows, is_whole) = write_rows(object.field("kvs"), &found.rows, !keys_only, &mut room);
         let more = found.more || !is_whole;
@@ -145,7 +146,7 @@ impl Page {
             object.number("count", count);
         }
         object.end();
-        body
+        Ok(body)
     }
 }
 

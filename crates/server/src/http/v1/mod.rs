@@ -29,7 +29,7 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
-use kv::{Action, IdempotencyKey, OutOfReach};
+use kv::{Action, IdempotencyKey, OutOfReach, ReadError};
 use node::Outcome;
 use query::Parameters;
 use std::net::SocketAddr;
@@ -234,6 +234,13 @@ async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) ->
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the read did not come to its end; see the node's log")
             .done(Done::NotApplied)
     })
+}
+
+fn not_read(error: ReadError) -> Refusal {
+    match error {
+        ReadError::OutOfReach(why) => out_of_reach(&why),
+        ReadError::Storage(error) => error.into(),
+    }
 }
 
 fn out_of_reach(why: &OutOfReach) -> Refusal {

@@ -104,7 +104,7 @@ impl Body for Told {
         loop {
             let Some(waiting) = &mut self.next else { return Poll::Ready(None) };
             let (watcher, event) = ready!(waiting.as_mut().poll(context));
-            let is_last = matches!(event, Event::Compacted { .. } | Event::End(_));
+            let is_last = matches!(event, Event::Compacted { .. } | Event::Failed(_) | Event::End(_));
             self.next = if is_last { None } else { Some(Box::pin(next(watcher))) };
             let text = write(event, self.is_lines);
             if !text.is_empty() {
@@ -127,6 +127,7 @@ fn write(event: Event, is_lines: bool) -> Bytes {
         Event::Compacted { next, oldest } => {
             write_problem(out_of_reach(&OutOfReach::Compacted { revision: next, oldest }), is_lines)
         }
+        Event::Failed(why) => write_problem(Refusal::unreadable(why), is_lines),
         Event::End(End::Removed(reason)) => {
             write_problem(Refusal::new(StatusCode::GONE, reason).coded("removed"), is_lines)
         }
