@@ -16,6 +16,7 @@
 
 pub(crate) mod cluster;
 mod etcd;
+pub(crate) mod metrics;
 mod plot;
 mod process;
 mod redis;
@@ -25,6 +26,7 @@ mod zookeeper;
 use client::load::{self, Driver, Plan};
 use cluster::{Cluster, PeerDriver, Programs, System, Used};
 use plot::Curves;
+pub(crate) use report::with_thousands;
 use report::{Comparisons, Told, Unit};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -304,7 +306,7 @@ async fn measure(args: &Args, systems: &[System], programs: &Programs, folder: &
         }
         if is_wanted(args.memory) || is_wanted(args.restart) {
             let mut cluster = Cluster::start(system, programs, folder).await?;
-            say(&format!("{system}: {} keys", report::with_thousands(args.keys as f64)));
+            say(&format!("{system}: {} keys", with_thousands(args.keys as f64)));
             fill(&cluster, args.keys).await?;
             if is_wanted(args.memory) {
                 measure_memory(&cluster, args.keys, comparisons)?;
@@ -348,6 +350,10 @@ async fn measure_loads(args: &Args, loads: &[Load], cluster: &Cluster, results: 
         add("CPU each, nodes and clients", Unit::Us, cost.cpu_us);
         if load.kind == Kind::Writes {
             add("to disk each, all nodes", Unit::Bytes, cost.written_bytes);
+            if let Some((flushed, merged)) = cost.flushed_and_merged_bytes {
+                add("of it flushed", Unit::Bytes, flushed);
+                add("of it merged", Unit::Bytes, merged);
+            }
         }
         let errors = report.error_count();
         if errors > 0 {
@@ -361,6 +367,8 @@ async fn measure_loads(args: &Args, loads: &[Load], cluster: &Cluster, results: 
 struct Cost {
     cpu_us: f64,
     written_bytes: f64,
+    /// `None` if the nodes don't tell. Over the warm-up too.
+    flushed_and_merged_bytes: Option<(f64, f64)>,
 }
 
 /// The cost is taken from the last second of the warm-up to the last of what is measured.
@@ -368,6 +376,7 @@ async fn run_load(plan: &Plan, kind: Kind, cluster: &Cluster) -> Result<(load::R
     let answered = Rc::new(Cell::new(0));
     let count = |driver| Counted { driver, answered: answered.clone() };
     let drivers = cluster.drivers(kind, plan.clients).await?.into_iter().map(count).collect();
+    let told_before = cluster.flushed_and_merged_bytes().await;
     let (mut before, mut after) = (None, None);
     let report = load::run(plan, drivers, |progress| {
         let sample = Some(cluster.used().map(|used| (used, answered.get())));
@@ -380,7 +389,12 @@ async fn run_load(plan: &Plan, kind: Kind, cluster: &Cluster) -> Result<(load::R
     .await?;
     let nothing = "nothing was measured";
     let ((before, first), (after, last)) = (before.ok_or(nothing)??, after.ok_or(nothing)??);
-    Ok((report, Cost::of(before, after, last - first)))
+    let mut cost = Cost::of(before, after, last - first);
+    let each = |before: f64, after: f64| (after - before) / answered.get().max(1) as f64;
+    cost.flushed_and_merged_bytes = told_before
+        .zip(cluster.flushed_and_merged_bytes().await)
+        .map(|(before, after)| (each(before.0, after.0), each(before.1, after.1)));
+    Ok((report, cost))
 }
 
 impl Cost {
@@ -389,6 +403,7 @@ impl Cost {
         Cost {
             cpu_us: (after.cpu - before.cpu).as_secs_f64() * 1e6 / requests,
             written_bytes: (after.written_bytes - before.written_bytes) as f64 / requests,
+            flushed_and_merged_bytes: None,
         }
     }
 }
@@ -432,7 +447,7 @@ async fn measure_idle(cluster: &Cluster, comparisons: &mut Comparisons) -> Resul
 }
 
 fn measure_memory(cluster: &Cluster, keys: u64, comparisons: &mut Comparisons) -> Result<(), String> {
-    let name = format!("a node with {} keys", report::with_thousands(keys as f64));
+    let name = format!("a node with {} keys", with_thousands(keys as f64));
     for bytes in cluster.resident_bytes()? {
         let megabytes = bytes as f64 / 1e6;
         say(&format!("  {name}: {megabytes:.1} MB"));
@@ -443,7 +458,7 @@ fn measure_memory(cluster: &Cluster, keys: u64, comparisons: &mut Comparisons) -
 
 /// Kills all nodes at once, starts them again, and reads what was acknowledged last.
 async fn measure_restarts(args: &Args, cluster: &mut Cluster, comparisons: &mut Comparisons) -> Result<(), String> {
-    let keys = report::with_thousands(args.keys as f64);
+    let keys = with_thousands(args.keys as f64);
     let name = format!("first linearizable read after kill -9 of all, {keys} keys");
     for attempt in 1..=args.rounds {
         let leader = cluster.wait_until_healthy().await?;
@@ -510,7 +525,7 @@ where
     Err(format!("{}: no answer within {ANSWER_LIMIT:?} after a death", cluster.system()))
 }
 
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     eprintln!("{line}");
 }
 
@@ -542,7 +557,7 @@ pub(crate) fn run_release_build(target: &Path) -> Result<(), String> {
     }
 }
 
-async fn interrupted() {
+pub(crate) async fn interrupted() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};

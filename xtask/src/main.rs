@@ -1,5 +1,6 @@
 //! `cargo xtask`: the project's own chores. One module each; this file only finds the right one.
 
+mod bench_latency;
 mod bench_peers;
 mod bench_watchers;
 mod endurance;
@@ -17,6 +18,8 @@ struct Xtask {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Draw latency over time, while nodes flush and merge and a new one joins
+    BenchLatency(bench_latency::Args),
     /// Measure three nodes of ours and of etcd, ZooKeeper and Redis in turn, and print the ratios
     BenchPeers(Box<bench_peers::Args>),
     /// Measure what a thousand watchers of what is written cost the writers
@@ -29,6 +32,7 @@ enum Chore {
 
 fn main() -> ExitCode {
     let done = match Xtask::parse().chore {
+        Chore::BenchLatency(args) => bench_latency::run(args),
         Chore::BenchPeers(args) => bench_peers::run(*args),
         Chore::BenchWatchers(args) => bench_watchers::run(args),
         Chore::Endurance(args) => endurance::run(args),

@@ -4,6 +4,7 @@
 
 use super::Kind;
 use super::etcd::{self, Etcd, EtcdDriver};
+use super::metrics;
 use super::process::{Process, free_ports, own_cpu_time};
 use super::redis::{self, Redis, RedisDriver};
 use super::zookeeper::{self, Zookeeper, ZookeeperDriver};
@@ -130,6 +131,19 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// One more node of ours starts with empty data, and asks to join.
+    pub fn add_node(&mut self, programs: &Programs) -> Result<(), String> {
+        let name = format!("node{}", self.size() + 1);
+        let ports = free_ports(2)?;
+        let join = self.nodes.first().and_then(|node| node.address.rsplit(':').next()?.parse().ok());
+        let mut arguments = programs.more.clone();
+        arguments.extend(our_arguments(&name, ports[0], ports[1], join, &self.folder));
+        let log = self.folder.join(format!("{name}.log"));
+        let process = Process::start(&self.program, &arguments, &log)?;
+        self.nodes.push(Node { address: format!("127.0.0.1:{}", ports[0]), arguments, log, process });
+        Ok(())
+    }
+
     pub fn system(&self) -> System {
         self.system
     }
@@ -167,6 +181,11 @@ impl Cluster {
             }
             tokio::time::sleep(ASK_EVERY).await;
         }
+    }
+
+    /// Whether all members agree, at this moment.
+    pub async fn is_healthy(&self) -> bool {
+        self.agreed_leader().await.is_ok()
     }
 
     /// An error that names the log of a node that ended by itself.
@@ -311,6 +330,17 @@ impl Cluster {
         let nodes: Duration = self.cpu_times()?.into_iter().sum();
         let written: Result<Vec<u64>, String> = self.processes().map(Process::written_bytes).collect();
         Ok(Used { cpu: nodes + own_cpu_time()?, written_bytes: written?.into_iter().sum() })
+    }
+
+    /// What flushes and merges have written on all nodes, if the nodes tell.
+    pub async fn flushed_and_merged_bytes(&self) -> Option<(f64, f64)> {
+        let (mut flushed, mut merged) = (0.0, 0.0);
+        for node in self.nodes.iter().filter(|_| self.system == System::Ours) {
+            let figures = metrics::of(&node.address).await.ok()?;
+            flushed += figures.get(metrics::FLUSHED_BYTES)?;
+            merged += figures.get(metrics::MERGED_BYTES)?;
+        }
+        (self.system == System::Ours).then_some((flushed, merged))
     }
 
     fn processes(&self) -> impl Iterator<Item = &Process> {

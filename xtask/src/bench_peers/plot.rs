@@ -6,6 +6,7 @@ use super::Kind;
 use super::cluster::System;
 use super::report::{median, with_thousands};
 use plotters::coord::Shift;
+use plotters::coord::combinators::BindKeyPoints;
 use plotters::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -95,15 +96,17 @@ impl Curves {
             .margin_right(120)
             .x_label_area_size(40)
             .y_label_area_size(70)
-            .build_cartesian_2d((fewest * 0.8..most * 1.25).log_scale(), (low * 0.7..high * 1.4).log_scale())?;
+            .build_cartesian_2d(
+                (fewest * 0.8..most * 1.25).log_scale().with_key_points(clients.iter().map(|&x| x as f64).collect()),
+                (low * 0.7..high * 1.4).log_scale().with_key_points(round_values(low * 0.7, high * 1.4)),
+            )?;
         chart
             .configure_mesh()
             .x_desc("clients")
-            .x_labels(10)
             .x_label_formatter(&|clients| format!("{clients:.0}"))
             .y_label_formatter(&|value| if *value < 10.0 { format!("{value}") } else { with_thousands(*value) })
-            .light_line_style(RGBColor(235, 235, 235))
-            .bold_line_style(RGBColor(210, 210, 210))
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(RGBColor(225, 225, 225))
             .label_style(LABEL)
             .axis_desc_style(TEXT)
             .draw()?;
@@ -129,6 +132,13 @@ impl Curves {
         }
         Ok(())
     }
+}
+
+/// 1, 2, 5, 10, 20 … within the bounds, which are above 0.
+fn round_values(low: f64, high: f64) -> Vec<f64> {
+    let powers = (low.log10().floor() as i32)..=(high.log10().ceil() as i32);
+    let values = powers.flat_map(|power| [1.0, 2.0, 5.0].map(|first| first * 10_f64.powi(power)));
+    values.filter(|value| (low..=high).contains(value)).collect()
 }
 
 fn color(system: System) -> RGBColor {
@@ -166,6 +176,12 @@ mod tests {
         }
         // One point makes no curve.
         assert!(!svg.contains("local reads"));
+    }
+
+    #[test]
+    fn axes_have_round_values() {
+        assert_eq!(round_values(0.4, 12.0), [0.5, 1.0, 2.0, 5.0, 10.0]);
+        assert_eq!(round_values(900.0, 1500.0), [1000.0]);
     }
 
     #[test]
