@@ -22,6 +22,7 @@
 //! one), and deleting a range.
 
 pub mod any;
+pub mod disk;
 mod key;
 pub mod memory;
 #[cfg(test)]
