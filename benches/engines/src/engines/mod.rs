@@ -4,6 +4,7 @@ mod fjall;
 mod lsm;
 mod ours;
 mod redb;
+mod tables;
 
 use std::path::Path;
 
@@ -32,6 +33,8 @@ pub enum Kind {
     Fjall,
     /// `redb`, under an overlay that is committed as one sorted batch
     Redb,
+    /// Our engine on disk
+    Tables,
     /// Our engine in memory: a bound, since nothing is made durable
     Memory,
 }
@@ -43,6 +46,7 @@ impl Kind {
             Kind::LsmTree => Box::new(lsm::Lsm::open(folder, memory)?),
             Kind::Fjall => Box::new(fjall::Fjall::open(folder, memory)?),
             Kind::Redb => Box::new(redb::Redb::open(folder, memory)?),
+            Kind::Tables => Box::new(tables::Tables::open(folder, memory)?),
             Kind::Memory => Box::new(ours::Ours::in_memory()),
         })
     }
@@ -52,6 +56,7 @@ impl Kind {
             Kind::LsmTree => "lsm-tree",
             Kind::Fjall => "fjall",
             Kind::Redb => "redb",
+            Kind::Tables => "tables",
             Kind::Memory => "memory",
         }
     }
