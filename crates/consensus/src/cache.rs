@@ -89,6 +89,11 @@ impl EntryCache {
         self.checkpoint = Some((position, voters));
     }
 
+    /// There is none that could be sent.
+    pub(crate) fn forget_checkpoint(&mut self) {
+        self.checkpoint = None;
+    }
+
     pub(crate) fn take_checkpoint_wanted(&self) -> bool {
         self.checkpoint_wanted.take()
     }

@@ -474,6 +474,11 @@ impl Group {
         self.raw.mut_store().set_checkpoint(position, voters);
     }
 
+    /// The checkpoint is gone: a follower that needs one has to wait for another.
+    pub fn forget_checkpoint(&mut self) {
+        self.raw.mut_store().forget_checkpoint();
+    }
+
     /// Did a follower need a checkpoint newer than there is, since this was last asked?
     pub fn take_checkpoint_wanted(&mut self) -> bool {
         self.raw.store().take_checkpoint_wanted()

@@ -42,6 +42,11 @@ impl Message {
         matches!(self.0.msg_type, MsgAppend | MsgHeartbeat | MsgSnapshot)
     }
 
+    /// Whether it brings entries of the log.
+    pub fn has_entries(&self) -> bool {
+        self.0.msg_type == MessageType::MsgAppend && !self.0.entries.is_empty()
+    }
+
     /// One word for people: what kind of message it is.
     pub fn kind(&self) -> &'static str {
         KINDS.iter().find(|(kind, ..)| *kind == self.0.msg_type).map_or("local", |(_, _, name)| name)

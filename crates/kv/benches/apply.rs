@@ -43,7 +43,7 @@ struct Life {
 
 impl Life {
     fn new() -> Life {
-        let store = Store::new();
+        let store = Store::in_memory();
         let published = store.view();
         let mut life = Life { store, index: 0, number: 0, published };
         life.apply(&Command::Register { session: SESSION });

@@ -61,7 +61,7 @@ struct Life {
 
 impl Life {
     fn new() -> Life {
-        let mut store = Store::new();
+        let mut store = Store::in_memory();
         store.apply(Position { index: 1, term: 1 }, &Command::Register { session: SESSION }).unwrap();
         let published = store.view();
         Life { store, number: 0, published }

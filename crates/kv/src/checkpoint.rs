@@ -23,17 +23,18 @@ use crate::keys::{CHANGES_END, DATA_END, IDEMPOTENCY_END, Key, LEASE_KEYS_END};
 use crate::leases::Lease;
 use crate::record::{self, Meta};
 use crate::sessions::{FirstUse, Session, answered_revision};
-use crate::store::{self, MAX_CONFIGURATION_BYTES, MAX_IDEMPOTENCY_KEYS, Store};
+use crate::store::{MAX_CONFIGURATION_BYTES, MAX_IDEMPOTENCY_KEYS, Store};
 use crate::view::{Compacted, Head, View};
 use base::codec::{Malformed, Reader, Writer};
 use base::{Index, NodeId, Position};
 use bytes::Bytes;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::convert::Infallible;
 use std::fmt;
 use storage::StorageError;
-use storage::engine::{AnyHistory, Engine, History as _, Version, View as _};
-use xxhash_rust::xxh3::Xxh3;
+use storage::engine::{AnyEngine, AnyHistory, Engine, History as _, Version, View as _};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 /// A store's whole state at one moment. Belongs on the thread that writes the checkpoint.
 pub struct Frozen {
@@ -109,13 +110,9 @@ impl Frozen {
     }
 
     fn write_records<E: From<StorageError>>(&self, pieces: &mut Pieces<'_, E>) -> Result<(), E> {
-        pieces.record(self.head().as_slice())?;
+        pieces.record(self.small().head().as_slice())?;
         for (node, session) in &self.sessions {
-            let mut record = Writer::new();
-            record.u8(SESSION);
-            record.varint(*node);
-            session.encode(&mut record);
-            pieces.record(record.as_slice())?;
+            pieces.record(session_record(*node, session).as_slice())?;
         }
         for versions in self.past.versions(&[], DATA_END) {
             let (key, versions) = versions?;
@@ -149,9 +146,104 @@ impl Frozen {
         Ok(())
     }
 
+    fn small(&self) -> Small<'_> {
+        Small {
+            head: self.view.head(),
+            tail: &self.tail,
+            configuration: &self.configuration,
+            members: self.members.as_ref(),
+            sessions: &self.sessions,
+            idempotency_count: self.idempotency_count,
+            idempotency_next: self.idempotency_next,
+        }
+    }
+}
+
+impl Store {
+    /// Makes a store from the blocks of a stream, cut anywhere. `next` gives `None` after the last.
+    /// It goes to an empty engine, and is durable when this returns, if the engine makes it so.
+    pub fn load<E>(
+        engine: AnyEngine,
+        next: &mut dyn FnMut() -> Result<Option<Bytes>, E>,
+    ) -> Result<Store, LoadError<E>> {
+        let mut records = Records { next, block: Bytes::new(), hash: Xxh3::new() };
+        let mut loader = Loader::from_head(engine, Reader::new(records.record()?))?;
+        loop {
+            let so_far = records.hash.digest();
+            let mut record = Reader::new(records.record()?);
+            match record.u8()? {
+                SESSION => loader.session(record)?,
+                VERSION => loader.version(record)?,
+                ROW => loader.row(record)?,
+                END => {
+                    if record.u64()? != so_far {
+                        return Err(Malformed("checkpoint: its content is not what its hash says").into());
+                    }
+                    record.finish()?;
+                    records.finish()?;
+                    let mut store = loader.finish()?;
+                    store.settle().map_err(LoadError::Storage)?;
+                    return Ok(store);
+                }
+                _ => return Err(Malformed("checkpoint: kind of a record").into()),
+            }
+        }
+    }
+}
+
+impl Store {
+    /// What of the state is neither in the engine nor to be found there: small, and taken along when the engine makes
+    /// itself durable.
+    pub(crate) fn note(&self) -> Bytes {
+        let mut note = Writer::new();
+        note.blob(self.small().head().as_slice());
+        for (node, session) in &self.sessions {
+            note.blob(session_record(*node, session).as_slice());
+        }
+        note.into_bytes()
+    }
+
+    /// The store of an engine and the note of the same moment.
+    pub(crate) fn open(engine: AnyEngine, note: Bytes) -> Result<Store, StorageError> {
+        let opened = Loader::open(engine, note).map_err(|error| match error {
+            LoadError::Source(error) => match error {},
+            LoadError::Storage(error) => error,
+            LoadError::Malformed(Malformed(what)) => {
+                StorageError::Damaged { file: "the manifest of the state".into(), offset: 0, what: what.into() }
+            }
+        });
+        let mut store = opened?.store;
+        store.engine.evict_below(store.head.compacted.index);
+        Ok(store)
+    }
+
+    fn small(&self) -> Small<'_> {
+        Small {
+            head: &self.head,
+            tail: &self.tail,
+            configuration: &self.configuration,
+            members: self.members.as_ref(),
+            sessions: &self.sessions,
+            idempotency_count: self.idempotency.len() as u64,
+            idempotency_next: self.idempotency_next,
+        }
+    }
+}
+
+/// A state without what is in the engine.
+struct Small<'a> {
+    head: &'a Head,
+    tail: &'a Tail,
+    configuration: &'a Bytes,
+    members: Option<&'a BTreeSet<NodeId>>,
+    sessions: &'a BTreeMap<NodeId, Session>,
+    idempotency_count: u64,
+    idempotency_next: u64,
+}
+
+impl Small<'_> {
     fn head(&self) -> Writer {
-        let Head { applied, revision, keys, leases, state_hash, accepted_ms, past_bytes, compacted } =
-            *self.view.head();
+        let Head { applied, revision, keys, leases, state_hash, accepted_ms, past_bytes, compacted } = *self.head;
         let mut record = Writer::new();
         record.u8(HEAD);
         record.varint(FORMAT);
@@ -171,9 +263,9 @@ impl Frozen {
         record.varint(self.idempotency_count);
         record.varint(self.idempotency_next);
         record.varint(self.sessions.len() as u64);
-        record.blob(&self.configuration);
+        record.blob(self.configuration);
         record.bool(self.members.is_some());
-        if let Some(members) = &self.members {
+        if let Some(members) = self.members {
             record.varint(members.len() as u64);
             for member in members {
                 record.varint(*member);
@@ -183,30 +275,12 @@ impl Frozen {
     }
 }
 
-impl Store {
-    /// Makes a store from the blocks of a stream, cut anywhere. `next` gives `None` after the last.
-    pub fn load<E>(next: &mut dyn FnMut() -> Result<Option<Bytes>, E>) -> Result<Store, LoadError<E>> {
-        let mut records = Records { next, block: Bytes::new(), hash: Xxh3::new() };
-        let mut loader = Loader::from_head(Reader::new(records.record()?))?;
-        loop {
-            let so_far = records.hash.digest();
-            let mut record = Reader::new(records.record()?);
-            match record.u8()? {
-                SESSION => loader.session(record)?,
-                VERSION => loader.version(record)?,
-                ROW => loader.row(record)?,
-                END => {
-                    if record.u64()? != so_far {
-                        return Err(Malformed("checkpoint: its content is not what its hash says").into());
-                    }
-                    record.finish()?;
-                    records.finish()?;
-                    return loader.finish();
-                }
-                _ => return Err(Malformed("checkpoint: kind of a record").into()),
-            }
-        }
-    }
+fn session_record(node: NodeId, session: &Session) -> Writer {
+    let mut record = Writer::new();
+    record.u8(SESSION);
+    record.varint(node);
+    session.encode(&mut record);
+    record
 }
 
 /// A store in the making, and what is still owed to it.
@@ -215,8 +289,10 @@ struct Loader {
     sessions: u64,
     keys: u64,
     leases: u64,
-    /// Keys with a lease that the lease has not named yet.
+    lease_ids: BTreeSet<u64>,
+    /// Keys with a lease that the lease has not named yet: how many, and the sum of their hashes.
     leased_keys: u64,
+    leased: u64,
     /// The keys of the idempotency entries by their order; empty where one is still to come.
     idempotency: Vec<Bytes>,
     last_node: Option<NodeId>,
@@ -250,7 +326,42 @@ struct Changes {
 }
 
 impl Loader {
-    fn from_head(mut record: Reader) -> Result<Loader, Malformed> {
+    fn open(engine: AnyEngine, note: Bytes) -> Result<Loader, LoadError<Infallible>> {
+        let mut note = Reader::new(note);
+        let mut loader = Loader::from_head(engine, Reader::new(note.blob()?))?;
+        for _ in 0..loader.sessions {
+            let mut record = Reader::new(note.blob()?);
+            if record.u8()? != SESSION {
+                return Err(Malformed("a session").into());
+            }
+            loader.session(record)?;
+        }
+        note.finish()?;
+        let view = loader.store.engine.view();
+        for row in view.range(DATA_END, Some(IDEMPOTENCY_END)) {
+            let (key, value) = row.map_err(LoadError::Storage)?;
+            match Key::decode(&key) {
+                Some(Key::Idempotency(name)) => loader.idempotency(name, value)?,
+                _ => return Err(Malformed("key of an idempotency entry").into()),
+            }
+        }
+        if loader.idempotency.iter().any(Bytes::is_empty) || view.sequence() != loader.store.head.applied.index {
+            return Err(Malformed("it is of another moment than the tables").into());
+        }
+        if let Some(block) = view.range(IDEMPOTENCY_END, Some(CHANGES_END)).next() {
+            let (key, _) = block.map_err(LoadError::Storage)?;
+            let Some(Key::Changes { first, .. }) = Key::decode(&key) else {
+                return Err(Malformed("key of a block of revisions").into());
+            };
+            loader.store.swept = first;
+        }
+        drop(view);
+        loader.store.idempotency = std::mem::take(&mut loader.idempotency).into();
+        (loader.store.head.keys, loader.store.head.leases) = (loader.keys, loader.leases);
+        Ok(loader)
+    }
+
+    fn from_head(engine: AnyEngine, mut record: Reader) -> Result<Loader, Malformed> {
         if record.u8()? != HEAD || record.varint()? != FORMAT {
             return Err(Malformed("checkpoint: its beginning, or it is of another version"));
         }
@@ -286,7 +397,7 @@ impl Loader {
         };
         record.finish()?;
         let store = Store {
-            engine: store::new_engine(),
+            engine,
             head: Head { applied, revision, keys: 0, leases: 0, state_hash, accepted_ms, past_bytes, compacted },
             configuration: Bytes::copy_from_slice(&configuration),
             members,
@@ -295,13 +406,16 @@ impl Loader {
             idempotency_next,
             swept: tail.first,
             tail,
+            sealed: VecDeque::new(),
         };
         Ok(Loader {
             store,
             sessions,
             keys,
             leases,
+            lease_ids: BTreeSet::new(),
             leased_keys: 0,
+            leased: 0,
             idempotency: vec![Bytes::new(); idempotency_count as usize],
             last_node: None,
             last_key: Bytes::new(),
@@ -378,7 +492,10 @@ impl Loader {
     /// The versions of a key are complete.
     fn end_key(&mut self) {
         self.store.head.keys += u64::from(self.last_version.meta.is_some());
-        self.leased_keys += u64::from(self.last_version.meta.is_some_and(|meta| meta.lease != 0));
+        if let Some(Meta { lease, .. }) = self.last_version.meta.filter(|meta| meta.lease != 0) {
+            self.leased_keys += 1;
+            self.leased = self.leased.wrapping_add(leased_hash(lease, &self.last_key));
+        }
         self.last_version = LastVersion::default();
     }
 
@@ -487,18 +604,15 @@ impl Loader {
             return Err(Malformed("checkpoint: lease"));
         }
         self.store.head.leases += 1;
+        self.lease_ids.insert(id);
         Ok(())
     }
 
     /// Leases and users' keys came before.
-    fn lease_key<E>(&mut self, id: u64, user_key: &[u8], value: &[u8]) -> Result<(), LoadError<E>> {
-        let lease = self.store.engine.look(Key::Lease(id).encode().as_slice(), |row| row.is_some());
-        let lease = lease.map_err(LoadError::Storage)?;
-        let key = self.store.engine.look(Key::Data(user_key).encode().as_slice(), |record| {
-            record.and_then(|record| record::decode_meta(record).ok()).is_some_and(|(meta, _)| meta.lease == id)
-        });
-        let key = key.map_err(LoadError::Storage)?;
-        let owed = self.leased_keys.checked_sub(1).filter(|_| lease && key && value.is_empty());
+    fn lease_key(&mut self, id: u64, user_key: &[u8], value: &[u8]) -> Result<(), Malformed> {
+        let key = Key::Data(user_key).encode();
+        self.leased = self.leased.wrapping_sub(leased_hash(id, key.as_slice()));
+        let owed = self.leased_keys.checked_sub(1).filter(|_| self.lease_ids.contains(&id) && value.is_empty());
         self.leased_keys = owed.ok_or(Malformed("checkpoint: key of a lease"))?;
         Ok(())
     }
@@ -513,7 +627,7 @@ impl Loader {
         self.entries(tail)?;
         let Changes { last, owed, keys: changes, .. } = self.changes;
         let complete = keys == self.keys
-            && (self.store.head.leases, self.leased_keys) == (self.leases, 0)
+            && (self.store.head.leases, self.leased_keys, self.leased) == (self.leases, 0, 0)
             && self.store.sessions.len() as u64 == self.sessions
             && self.idempotency.iter().all(|key| !key.is_empty())
             && meets
@@ -526,6 +640,11 @@ impl Loader {
         self.store.engine.end_loading(applied.index, compacted.index).map_err(LoadError::Storage)?;
         Ok(self.store)
     }
+}
+
+/// Of a pair that both the key's record and the lease must name.
+fn leased_hash(lease: u64, home: &[u8]) -> u64 {
+    xxh3_64_with_seed(home, lease)
 }
 
 fn check_key(key: &[u8]) -> Result<(), Malformed> {

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// What log entries hold, one after the other, each behind its length.
 pub fn commands(bytes: &[u8]) {
     let mut entries = Reader::new(Bytes::copy_from_slice(bytes));
-    let mut store = Store::new();
+    let mut store = Store::in_memory();
     let mut position = Position { index: 0, term: 1 };
     while entries.remaining() > 0 {
         let entry = entries.blob().unwrap_or_else(|_| entries.rest());
@@ -75,7 +75,7 @@ fn assert_is_read_again(store: &Store) {
 
 fn load(stream: &[u8], block_bytes: usize) -> Option<Store> {
     let mut blocks = stream.chunks(block_bytes).map(Bytes::copy_from_slice);
-    Store::load(&mut || Ok::<_, Infallible>(blocks.next())).ok()
+    Store::load(crate::Home::Memory.engine().unwrap(), &mut || Ok::<_, Infallible>(blocks.next())).ok()
 }
 
 const IN_MEMORY: &str = "the engine in memory never fails, and holds what was put into it";

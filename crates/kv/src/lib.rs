@@ -32,10 +32,12 @@
 pub mod changes;
 pub mod checkpoint;
 pub mod command;
+mod durable;
 mod execute;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod history;
+mod home;
 mod keys;
 pub mod leases;
 pub mod range;
@@ -54,6 +56,7 @@ pub use command::{
     MAX_COMMAND_BYTES, MAX_IDEMPOTENCY_KEY_BYTES, MAX_KEY_BYTES, MAX_LEASE, MAX_OPERATIONS, MAX_TTL_SECONDS,
     MAX_VALUE_BYTES,
 };
+pub use home::Home;
 pub use leases::Lease;
 pub use range::{KeyEnd, KeyRange, Query};
 pub use sessions::WINDOW;

@@ -50,6 +50,8 @@ pub struct Store {
     /// The first revision of the oldest block in the engine. Not a part of the state: it follows the compacted revision
     /// in small steps.
     pub(crate) swept: u64,
+    /// Where it was sealed and is not durable yet. Not a part of the state.
+    pub(crate) sealed: VecDeque<Position>,
 }
 
 /// How many blocks of compacted revisions an applied entry takes out of the engine, …
@@ -58,9 +60,10 @@ const SWEPT_BLOCKS: usize = 2;
 const TIDIED_VERSIONS: usize = 64;
 
 impl Store {
-    pub fn new() -> Store {
+    /// An empty one, on an empty engine.
+    pub fn new(engine: AnyEngine) -> Store {
         Store {
-            engine: new_engine(),
+            engine,
             head: Head::default(),
             configuration: Bytes::new(),
             members: None,
@@ -69,7 +72,12 @@ impl Store {
             idempotency_next: 0,
             tail: Tail::new(1),
             swept: 1,
+            sealed: VecDeque::new(),
         }
+    }
+
+    pub fn in_memory() -> Store {
+        Store::new(AnyEngine::Memory(MemoryEngine::without_past_from(past_ends())))
     }
 
     /// Applies the command of the entry at `position`. Positions rise; there is no going back. An error is the engine's:
@@ -563,14 +571,9 @@ impl Store {
     }
 }
 
-pub(crate) fn new_engine() -> AnyEngine {
-    AnyEngine::Memory(MemoryEngine::without_past_from(engine::Key::new(DATA_END)))
-}
-
-impl Default for Store {
-    fn default() -> Store {
-        Store::new()
-    }
+/// Keys from here on have no past in the engine.
+pub(crate) fn past_ends() -> engine::Key {
+    engine::Key::new(DATA_END)
 }
 
 /// What a request asks for, once it is clear that it is to be done.

@@ -209,7 +209,10 @@ fn a_checkpoint_whose_parts_do_not_fit_is_refused() {
 
 #[test]
 fn the_source_s_own_error_is_handed_on() {
-    assert!(matches!(Store::load(&mut || Err("no disk")), Err(LoadError::Source("no disk"))));
+    assert!(matches!(
+        Store::load(kv::Home::Memory.engine().unwrap(), &mut || Err("no disk")),
+        Err(LoadError::Source("no disk"))
+    ));
     let failed = sample().frozen().write_to(&mut |_| Err(StorageError::damaged_row(b"", "full")));
     assert!(failed.unwrap_err().to_string().contains("full"));
 }
@@ -217,7 +220,7 @@ fn the_source_s_own_error_is_handed_on() {
 /// A large state is written and read piece by piece.
 #[test]
 fn a_large_checkpoint_travels_in_small_pieces() {
-    let mut store = Store::new();
+    let mut store = Store::in_memory();
     let session = SessionId { node: 1, boot: 1 };
     store.apply(Position { index: 1, term: 1 }, &Command::Register { session }).unwrap();
     for at in 1..=200u64 {
@@ -241,7 +244,7 @@ const END_BYTES: usize = 10;
 
 /// Something of everything: members, two sessions with answers, keys, idempotency keys, a past and its beginning.
 fn sample() -> Store {
-    let mut store = Store::new();
+    let mut store = Store::in_memory();
     let mut position = Position { index: 3, term: 2 };
     store.set_configuration(position, Bytes::from("members 1 and 2"), &[1, 2]);
     for node in [1, 2] {
@@ -319,7 +322,7 @@ fn rows(picture: &Picture) -> Vec<(Bytes, KeyValue)> {
 
 fn load(stream: &[u8], block: usize) -> Result<Store, LoadError<()>> {
     let mut blocks = stream.chunks(block).map(Bytes::copy_from_slice);
-    Store::load(&mut || Ok(blocks.next()))
+    Store::load(kv::Home::Memory.engine().unwrap(), &mut || Ok(blocks.next()))
 }
 
 /// The records but the last, which holds the hash; written for records shorter than 16,384 bytes.

@@ -14,7 +14,7 @@ const WRITES: u64 = 20_000;
 
 #[test]
 fn readers_on_other_threads_see_whole_batches_of_published_views() {
-    let mut store = Store::new();
+    let mut store = Store::in_memory();
     let session = SessionId { node: 1, boot: 1 };
     store.apply(Position { index: 1, term: 1 }, &Command::Register { session }).unwrap();
     let published = RwLock::new(store.view());
@@ -46,7 +46,8 @@ fn readers_on_other_threads_see_whole_batches_of_published_views() {
                     });
                     written.unwrap();
                     let mut blocks = blocks.into_iter();
-                    let loaded = Store::load(&mut || Ok::<_, ()>(blocks.next())).unwrap();
+                    let loaded =
+                        Store::load(kv::Home::Memory.engine().unwrap(), &mut || Ok::<_, ()>(blocks.next())).unwrap();
                     assert_eq!((loaded.state_hash(), loaded.revision()), (hash, number));
                     check(&loaded.view());
                 });

@@ -17,7 +17,7 @@ struct Life {
 
 impl Life {
     fn new() -> Life {
-        let mut life = Life { store: Store::new(), index: 0, number: 0 };
+        let mut life = Life { store: Store::in_memory(), index: 0, number: 0 };
         assert_eq!(life.register(1, 1), Answer::Registered);
         life
     }
@@ -242,7 +242,7 @@ fn a_node_learns_what_became_of_its_requests() {
 
 #[test]
 fn only_members_have_sessions() {
-    let mut life = Life { store: Store::new(), index: 0, number: 0 };
+    let mut life = Life { store: Store::in_memory(), index: 0, number: 0 };
     life.store.set_configuration(Position::default(), Bytes::from("first"), &[1, 2]);
     assert_eq!(life.register(1, 1), Answer::Registered);
     assert_eq!(life.register(2, 1), Answer::Registered);
@@ -803,5 +803,5 @@ fn reload(store: &Store) -> Store {
     });
     written.unwrap();
     let mut blocks = stream.chunks(1000).map(Bytes::copy_from_slice);
-    Store::load(&mut || Ok::<_, ()>(blocks.next())).unwrap()
+    Store::load(kv::Home::Memory.engine().unwrap(), &mut || Ok::<_, ()>(blocks.next())).unwrap()
 }

@@ -91,7 +91,7 @@ mod tests {
 
     /// With so many revisions of one key.
     fn store(revisions: u64) -> Store {
-        let mut store = Store::new();
+        let mut store = Store::in_memory();
         store.apply(Position { index: 1, term: 1 }, &Command::Register { session: SESSION }).unwrap();
         write(&mut store, revisions);
         store

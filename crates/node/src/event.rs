@@ -10,6 +10,7 @@ use base::{GroupId, Incarnation, Index, NodeId, Position, Term};
 use kv::{Action, Decided, IdempotencyKey, Operation};
 use std::sync::Arc;
 use storage::checkpoint::CheckpointInfo;
+use storage::engine::disk::{Finished, Job};
 use storage::log::LogWrite;
 
 /// Names one request at the server that asked; the answer comes back under it.
@@ -59,6 +60,11 @@ pub enum Event {
         group: GroupId,
         result: Result<CheckpointInfo, String>,
     },
+    /// Answer to [`Effect::Upkeep`].
+    UpkeepDone {
+        group: GroupId,
+        finished: Finished,
+    },
     /// Answer to [`Effect::ReadChunk`].
     ChunkRead {
         to: NodeId,
@@ -105,6 +111,11 @@ pub enum Request {
 }
 
 impl Request {
+    /// It takes room in the log and in the store.
+    pub(crate) fn adds(&self) -> bool {
+        matches!(self, Request::Write { .. } | Request::Act { .. } | Request::Read(ReadLevel::Strong))
+    }
+
     /// Nothing changes by it, whatever becomes of it.
     pub fn only_reads(&self) -> bool {
         matches!(self, Request::Read(_) | Request::Freeze | Request::LeaseTime { .. })
@@ -212,6 +223,16 @@ pub enum Effect {
         group: GroupId,
         position: Position,
         frozen: kv::Frozen,
+    },
+    /// No checkpoint of the group is of use any more: those on disk may go.
+    DropCheckpoints {
+        group: GroupId,
+    },
+    /// Work that makes the group's state durable or keeps it in shape, to be run beside everything else: several jobs at
+    /// once, step by step, the smaller first. A failure of one ends the process, as that of a log write does.
+    Upkeep {
+        group: GroupId,
+        job: Job,
     },
     ReadChunk {
         to: NodeId,

@@ -138,7 +138,7 @@ mod tests {
 
     impl World {
         fn new() -> World {
-            World { store: Store::new(), leases: Leases::default(), now: 0 }
+            World { store: Store::in_memory(), leases: Leases::default(), now: 0 }
         }
 
         fn apply(&mut self, action: Action) -> Answer {

@@ -23,6 +23,7 @@ mod message;
 mod reads;
 mod replica;
 mod snapshots;
+mod upkeep;
 mod watch;
 mod writes;
 
@@ -94,7 +95,7 @@ impl Default for Settings {
 /// The state of a new cluster, whose only voter is `founder`, node 1. Its position is that of an entry which never
 /// was, so every other node begins with a snapshot and learns the configuration from it.
 pub fn bootstrap(founder: Member) -> kv::Store {
-    let mut store = kv::Store::new();
+    let mut store = kv::Store::in_memory();
     store.set_configuration(Position { index: 1, term: 1 }, Configuration::bootstrap(founder).encode(), &[1]);
     store
 }
@@ -193,6 +194,11 @@ impl Node {
             Event::CheckpointWritten { group, result } => {
                 let result = self.replicas.get_mut(&group).map_or(Ok(()), |r| r.checkpoint_written(result));
                 self.notice_error("writing a checkpoint failed, the log grows until one succeeds", result);
+            }
+            Event::UpkeepDone { group, finished } => {
+                if let Some(replica) = self.replicas.get_mut(&group) {
+                    replica.upkeep_done(finished);
+                }
             }
             Event::ChunkRead { to, info, offset, result } => {
                 let Some(r) = self.replicas.get_mut(&info.group) else { return };
@@ -318,6 +324,7 @@ impl Node {
             _ if self.drain != Drain::No => {
                 Err(Failure::Unavailable("this node is shutting down; nothing was changed: ask another node".into()))
             }
+            ref request if request.adds() && self.is_full() => Err(upkeep::refuse()),
             Request::Write { operations, idempotency } => {
                 let replica = self.replicas.get_mut(&FIRST_GROUP);
                 replica.map_or(Ok(()), |r| r.writes.request(ticket, operations, idempotency, deadline))
@@ -350,6 +357,10 @@ impl Node {
         if let Err(failure) = accepted {
             self.replies.push((ticket, Outcome::Failed(failure)));
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.replicas.values().any(|replica| upkeep::pressure(&replica.store) == upkeep::Pressure::Full)
     }
 
     fn log_written(&mut self, id: WriteId) {

@@ -10,6 +10,7 @@ use crate::membership::{Configuration, MemberChange};
 use crate::message::Message;
 use crate::reads::Reads;
 use crate::snapshots::Snapshots;
+use crate::upkeep::{self, Pressure, Upkeep};
 use crate::watch::Watch;
 use crate::writes::{self, Writes};
 use crate::{Settings, admin};
@@ -21,6 +22,7 @@ use kv::{Action, Answer, Command};
 use std::sync::Arc;
 use storage::StorageError;
 use storage::checkpoint::CheckpointInfo;
+use storage::engine::disk::Finished;
 use storage::log::{GroupWrite, LogWrite, RecoveredGroup};
 
 pub(crate) struct Replica {
@@ -33,6 +35,7 @@ pub(crate) struct Replica {
     pub(crate) reads: Reads,
     pub(crate) snapshots: Snapshots,
     pub(crate) leases: Leases,
+    upkeep: Upkeep,
     compaction: Compaction,
     watch: Watch,
     settings: Arc<Settings>,
@@ -42,7 +45,7 @@ pub(crate) struct Replica {
     forwarded: Vec<Bytes>,
     /// What this replica, as leader, wants done by itself, to be proposed in this turn.
     chores: Vec<Bytes>,
-    /// Bytes of log applied since the newest checkpoint.
+    /// Bytes of log applied since the newest checkpoint, where checkpoints make the state durable.
     log_bytes: u64,
     /// What the last turn saw: leader and term.
     saw: (Option<NodeId>, Term),
@@ -73,8 +76,8 @@ impl Replica {
         let last = log.entries.last().map_or(log.start, |entry| entry.position);
         if log.start.index > applied.index {
             return Err(format!(
-                "the log begins after entry {}, but the newest checkpoint ends at {}: a checkpoint is missing; restore \
-                 the data folder from a backup, or empty it and let the node join again as a new member",
+                "the log begins after entry {}, but the state beside it ends at {}: something is missing; restore the \
+                 data folder from a backup, or empty it and let the node join again as a new member",
                 log.start.index, applied.index
             ));
         }
@@ -87,7 +90,7 @@ impl Replica {
             // before the log was told.
             if !is_new {
                 notices.push(Notice::Trouble(format!(
-                    "the checkpoint at entry {} is ahead of the log, which ends at {}: going on from the checkpoint",
+                    "the state at entry {} is ahead of the log, which ends at {}: going on from the state",
                     applied.index, last.index
                 )));
             }
@@ -112,7 +115,7 @@ impl Replica {
         let start =
             Start { hard_state: log.hard_state, applied, voters: configuration.voters.clone(), before, entries };
         let mut group = Group::new(group_settings, start)?;
-        let snapshots = Snapshots::new(id, checkpoints);
+        let snapshots = Snapshots::new(id, checkpoints, store.is_durable());
         if let Some(info) = snapshots.newest() {
             group.set_checkpoint(info.position, configuration.voters.clone());
         }
@@ -128,6 +131,7 @@ impl Replica {
             reads: Reads::new(settings.node, settings.boot, id),
             snapshots,
             leases,
+            upkeep: Upkeep::new(log_bytes),
             compaction: Compaction::new(settings.compact_after_ticks, settings.compact_above_bytes),
             watch: Watch::new(settings.node, settings.election_ticks),
             settings,
@@ -256,6 +260,10 @@ impl Replica {
         if message.is_from_leader() && message.term() >= self.group.term() {
             self.campaign_at = None;
         }
+        // As if it had been lost on the way: the leader sends no more than a window's worth, and again later.
+        if message.has_entries() && upkeep::pressure(&self.store) == Pressure::Full {
+            return;
+        }
         let what = (message.kind(), message.index());
         if let Err(refused) = self.group.step(message)
             && self.configuration.members.contains_key(&from)
@@ -296,11 +304,29 @@ impl Replica {
     ) -> Result<(), String> {
         let message = self.snapshots.installed(info, result.is_ok());
         let store = result?;
-        if let Some(message) = message {
-            self.arrived = Some(store);
-            let _ = self.group.step(message);
+        match message {
+            Some(message) => {
+                self.leave_arrived();
+                self.arrived = Some(store);
+                let _ = self.group.step(message);
+            }
+            None => self.upkeep.discard(&store),
         }
         Ok(())
+    }
+
+    /// What arrived is not needed, for what it brings came by the log.
+    fn leave_arrived(&mut self) {
+        if let Some(store) = self.arrived.take() {
+            self.upkeep.discard(&store);
+        }
+    }
+
+    /// Some of the store's upkeep is done.
+    pub(crate) fn upkeep_done(&mut self, finished: Finished) {
+        if let Some(position) = self.store.finish(finished) {
+            self.snapshots.may_purge(position);
+        }
     }
 
     pub(crate) fn checkpoint_written(&mut self, result: Result<CheckpointInfo, String>) -> Result<(), String> {
@@ -346,7 +372,7 @@ impl Replica {
         }
         self.send_messages(now, effects);
         self.reads.applied(self.store.applied().index, replies);
-        self.keep_house(effects);
+        self.keep_house(now, effects)?;
         // After a restart the members are those of the newest change that is known to be committed. If nobody knew of a
         // removal any more, the vote of a node that is gone for good would be needed to learn of it again.
         if std::mem::take(&mut self.members_changed) {
@@ -388,6 +414,14 @@ impl Replica {
             if self.group.is_transferring() || nothing {
                 return;
             }
+            let pressure = upkeep::pressure(&self.store);
+            if !self.upkeep.may_propose(pressure, now) {
+                // They come again.
+                if pressure == Pressure::Full {
+                    self.forwarded.clear();
+                }
+                return;
+            }
             let mut commands = std::mem::take(&mut self.forwarded);
             commands.append(&mut self.chores);
             commands.extend(self.writes.take_commands(now));
@@ -424,10 +458,10 @@ impl Replica {
     ) -> Result<(), StorageError> {
         let position = committed.position();
         assert_eq!(position.index, self.store.applied().index + 1, "entries are applied in order, each once");
-        self.log_bytes += 48;
+        let mut log_bytes = 48;
         match committed {
             Committed::Command { data, .. } => {
-                self.log_bytes += data.len() as u64;
+                log_bytes += data.len() as u64;
                 match Command::decode(data) {
                     Ok(command) => self.apply_command(position, &command, now, replies)?,
                     Err(_) => self.store.apply_empty(position)?,
@@ -437,6 +471,8 @@ impl Replica {
             Committed::Change { context, .. } => self.apply_change(position, context, notices)?,
             Committed::Leave { .. } => self.apply_leave(position, notices)?,
         }
+        self.log_bytes += log_bytes;
+        self.upkeep.applied(log_bytes, now);
         self.group.applied(position.index);
         Ok(())
     }
@@ -532,22 +568,35 @@ impl Replica {
     ) -> Result<(), StorageError> {
         let store = self.arrived.take().expect("a snapshot is stepped only once its checkpoint is loaded");
         assert_eq!(store.applied(), position, "the checkpoint is the one that the snapshot names");
-        self.store = *store;
+        let before = std::mem::replace(&mut self.store, *store);
         self.leases = Leases::begin(&self.store, now)?;
         self.configuration = Arc::new(
             Configuration::decode(self.store.configuration().clone()).expect("it was decoded when it was applied"),
         );
-        self.group.set_checkpoint(position, self.configuration.voters.clone());
+        if self.store.is_durable() {
+            self.upkeep.replaced(&before);
+            self.snapshots.may_purge(position);
+        } else {
+            self.group.set_checkpoint(position, self.configuration.voters.clone());
+        }
         self.log_bytes = 0;
         self.writes.look_at(&self.store, replies);
         notices.push(Notice::SnapshotInstalled { group: self.id, position });
         Ok(())
     }
 
-    /// Bounds the log: on disk by checkpoints, in memory by forgetting.
-    fn keep_house(&mut self, effects: &mut Vec<Effect>) {
+    /// Bounds the log: on disk by flushes or checkpoints, in memory by forgetting.
+    fn keep_house(&mut self, now: u64, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
+        let durable = self.store.is_durable();
+        if durable {
+            if self.arrived.as_ref().is_some_and(|arrived| arrived.applied().index <= self.store.applied().index) {
+                self.leave_arrived();
+            }
+            let seal_after_bytes = self.settings.checkpoint_after_bytes;
+            self.upkeep.keep(self.id, &mut self.store, seal_after_bytes, now, effects)?;
+        }
         let newest = self.snapshots.newest().map_or(0, |info| info.size_bytes);
-        let due = self.log_bytes >= self.settings.checkpoint_after_bytes.max(newest);
+        let due = !durable && self.log_bytes >= self.settings.checkpoint_after_bytes.max(newest);
         let wanted = self.group.take_checkpoint_wanted();
         if (due || wanted) && self.snapshots.can_write(self.store.applied()) && !self.is_removed() {
             self.log_bytes = 0;
@@ -558,6 +607,7 @@ impl Replica {
         if self.group.cache_size_bytes() > limit {
             self.group.shrink_cache(self.snapshots.keep_after(), limit, 4 * limit);
         }
+        Ok(())
     }
 
     /// This replica is none any more.

@@ -4,6 +4,8 @@
 //! disk to the receiver's; neither holds more than a chunk in memory. What arrived stays on the receiver's disk, so the
 //! same checkpoint from the same sender is resumed where it broke off. Only when all of it is durable and loaded does
 //! the snapshot message enter `raft`.
+//!
+//! Where the state is durable by itself, checkpoints are made only when a follower needs one, and go when none does.
 
 use crate::event::Effect;
 use crate::message::Message;
@@ -18,6 +20,8 @@ const CHUNK_BYTES: usize = 256 * 1024;
 const ASK_AGAIN_TICKS: u64 = 20;
 /// … and either side gives up after this long.
 const GIVE_UP_TICKS: u64 = 100;
+/// A checkpoint that was only made to be sent goes after so long without use.
+const DROP_AFTER_TICKS: u64 = 400;
 
 pub(crate) struct Snapshots {
     group: GroupId,
@@ -29,6 +33,10 @@ pub(crate) struct Snapshots {
     receiving: Option<Receiving>,
     /// The log below it may go, once someone writes to the log.
     purge: Option<Position>,
+    /// The state is durable without checkpoints: they are only made to be sent.
+    only_sends: bool,
+    /// When a checkpoint was last made or sent.
+    used_at: u64,
 }
 
 struct Sending {
@@ -47,8 +55,9 @@ struct Receiving {
 }
 
 impl Snapshots {
-    pub(crate) fn new(group: GroupId, checkpoints: Vec<CheckpointInfo>) -> Snapshots {
-        Snapshots { group, checkpoints, writing: None, sending: BTreeMap::new(), receiving: None, purge: None }
+    pub(crate) fn new(group: GroupId, checkpoints: Vec<CheckpointInfo>, only_sends: bool) -> Snapshots {
+        let (sending, used_at) = (BTreeMap::new(), 0);
+        Snapshots { group, checkpoints, writing: None, sending, receiving: None, purge: None, only_sends, used_at }
     }
 
     pub(crate) fn newest(&self) -> Option<&CheckpointInfo> {
@@ -87,9 +96,14 @@ impl Snapshots {
             self.checkpoints.remove(0);
         }
         // From the older of the two on the log stays, so that either is enough to start from.
-        if self.checkpoints.len() == 2 {
+        if self.checkpoints.len() == 2 && !self.only_sends {
             self.purge = Some(self.checkpoints[0].position);
         }
+    }
+
+    /// All up to there is durable without the log.
+    pub(crate) fn may_purge(&mut self, position: Position) {
+        self.purge = self.purge.max(Some(position));
     }
 
     /// Not before the state is there: of a checkpoint that arrived too late to be installed the log knows nothing.
@@ -259,7 +273,7 @@ impl Snapshots {
     /// All of it is here, verified and durable. The message to step now.
     pub(crate) fn installed(&mut self, info: &CheckpointInfo, arrived: bool) -> Option<consensus::Message> {
         let receiving = self.receiving.take_if(|r| r.info == *info);
-        if arrived {
+        if arrived && !self.only_sends {
             self.add(info.clone());
         }
         receiving.filter(|_| arrived).map(|r| r.message)
@@ -288,6 +302,14 @@ impl Snapshots {
     }
 
     pub(crate) fn tick(&mut self, now: u64, group: &mut Group, effects: &mut Vec<Effect>) {
+        if !self.sending.is_empty() || self.writing.is_some() {
+            self.used_at = now;
+        }
+        if self.only_sends && !self.checkpoints.is_empty() && self.used_at + DROP_AFTER_TICKS <= now {
+            self.checkpoints.clear();
+            group.forget_checkpoint();
+            effects.push(Effect::DropCheckpoints { group: self.group });
+        }
         // A follower that is past its snapshot has said so to `raft`.
         self.sending.retain(|&to, _| group.progress(to).is_some_and(|p| p.in_snapshot));
         let late: Vec<NodeId> =

@@ -3,7 +3,7 @@
 //! Not handled: nothing of the original's. Ours are `-compact-after`, `-compact-above`, `-advertise`, `-level`, `-no-forward` and `-v`.
 
 use crate::goflag::{Flags, Line};
-use crate::{past, run};
+use crate::{keeping, run};
 use server::http::{Dialect, Settings};
 use server::{Begin, Config, Name, init_logs};
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ pub fn main(program: &str, arguments: impl IntoIterator<Item = String>) -> ExitC
 }
 
 fn flags() -> Flags {
-    past::flags(Flags::new())
+    keeping::flags(Flags::new())
         .text("id", "", "node ID; if not set, the Raft address")
         .text("haddr", "localhost:11000", "address to serve HTTP on; :PORT is all interfaces")
         .text("raddr", "localhost:12000", "address for the traffic among the nodes; may equal -haddr")
@@ -58,7 +58,8 @@ fn configure(line: &Line) -> Result<Config, String> {
             dialects: vec![Dialect::Hraftd],
             ..Settings::default()
         },
-        compaction: past::compaction(line)?,
+        engine: keeping::engine(line)?,
+        compaction: keeping::compaction(line)?,
         ..Config::new(folder)
     })
 }

@@ -11,7 +11,7 @@ pub mod dev;
 pub mod distributor;
 pub mod goflag;
 pub mod hraftd;
-mod past;
+mod keeping;
 pub mod raft_kv;
 pub mod raftd;
 pub mod run;

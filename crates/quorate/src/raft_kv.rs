@@ -7,7 +7,7 @@
 //! Not handled: nothing of the original's. Ours are `--compact-after`, `--compact-above`, `--port`, `--read-level`, `--no-forward`, `--health` and `-v`.
 
 use crate::goflag::{Flags, Line, Stop};
-use crate::{ask, past, run};
+use crate::{ask, keeping, run};
 use server::http::{Dialect, Settings};
 use server::{Begin, Config, Handle, Join, Persistence, Role, Words, init_logs};
 use std::convert::Infallible;
@@ -46,7 +46,7 @@ pub fn main(
 }
 
 fn flags() -> Flags {
-    past::flags(Flags::new())
+    keeping::flags(Flags::new())
         .text("bind", "127.0.0.1:3000", "BIND: Raft address, which is the node's ID too")
         .text("join", "", "JOIN: HTTP address of a member of the cluster to join; asked until it lets the node in")
         .switch("bootstrap", "BOOTSTRAP: found a cluster, if the data folder is empty")
@@ -92,7 +92,8 @@ fn configure(line: &Line) -> Result<Config, String> {
             dialects: vec![Dialect::RaftKv],
             ..Settings::default()
         },
-        compaction: past::compaction(line)?,
+        engine: keeping::engine(line)?,
+        compaction: keeping::compaction(line)?,
         ..Config::new(line.text("datadir"))
     })
 }

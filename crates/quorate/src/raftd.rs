@@ -7,7 +7,7 @@
 //! Not handled: nothing of the original's. Ours are `-compact-after`, `-compact-above`, `-level` and `-no-forward`.
 
 use crate::goflag::{Flags, Line};
-use crate::{past, run};
+use crate::{keeping, run};
 use server::http::{Dialect, Settings};
 use server::{Begin, Config, Join, Name, Persistence, Words, init_logs};
 use std::process::ExitCode;
@@ -28,7 +28,7 @@ pub fn main(program: &str, arguments: impl IntoIterator<Item = String>) -> ExitC
 }
 
 fn flags() -> Flags {
-    past::flags(Flags::new())
+    keeping::flags(Flags::new())
         .number("p", 4001, "port for clients and for the traffic among the nodes, on all interfaces")
         .text("h", LOCALHOST, "host name at which the others reach this node")
         .text("join", "", "host:port of a member of the cluster to join")
@@ -67,7 +67,8 @@ fn configure(line: &Line) -> Result<Config, String> {
             dialects: vec![Dialect::Raftd],
             ..Settings::default()
         },
-        compaction: past::compaction(line)?,
+        engine: keeping::engine(line)?,
+        compaction: keeping::compaction(line)?,
         ..Config::new(folder)
     })
 }

@@ -1,8 +1,9 @@
 //! `quorate serve`: one node.
 
+use crate::keeping;
 use bytesize::ByteSize;
 use server::http::{Dialect, Level, MAX_TRANSACTION_OPERATIONS, Settings};
-use server::{Begin, Compaction, Config, Join, Name};
+use server::{Begin, Compaction, Config, Engine, Join, Name};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,6 +36,12 @@ pub struct Args {
     /// Keep everything in memory: nothing outlives the process
     #[arg(long)]
     in_memory: bool,
+    /// Where the state lies while the node runs: in tables on disk, or in memory with checkpoints
+    #[arg(long, value_enum, default_value_t = Kept::Disk)]
+    engine: Kept,
+    /// How much memory the disk engine has for writes on their way to the disk and for what is read often
+    #[arg(long, value_name = "BYTES", default_value = "96MiB", value_parser = keeping::memory_bytes)]
+    memory: usize,
     /// Read level of requests without ?level=: none, weak, linearizable, strong or auto
     #[arg(long, value_name = "LEVEL", default_value = "linearizable")]
     read_level: Level,
@@ -55,6 +62,12 @@ pub struct Args {
     max_txn_ops: u64,
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Kept {
+    Disk,
+    Memory,
+}
+
 fn transaction_operations() -> impl clap::builder::TypedValueParser<Value = u64> {
     clap::value_parser!(u64).range(1..=MAX_TRANSACTION_OPERATIONS as u64)
 }
@@ -71,6 +84,10 @@ pub fn run(args: Args) -> Result<(), String> {
             begin => begin,
         },
         in_memory: args.in_memory,
+        engine: match args.engine {
+            Kept::Disk => Engine::Disk { memory_bytes: args.memory },
+            Kept::Memory => Engine::Memory,
+        },
         http: Settings {
             read_level: args.read_level,
             forward: !args.no_forward,

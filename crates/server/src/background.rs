@@ -28,6 +28,7 @@ pub(crate) struct Background {
 
 pub(crate) enum Job {
     WriteCheckpoint { group: GroupId, position: Position, frozen: kv::Frozen },
+    DropCheckpoints { group: GroupId },
     ReadChunk { to: NodeId, info: CheckpointInfo, offset: u64, max_bytes: usize },
     BeginIncoming { from: NodeId, info: CheckpointInfo },
     StoreChunk { info: CheckpointInfo, offset: u64, bytes: Bytes },
@@ -62,6 +63,12 @@ fn perform(folder: &Folder, handle: &Handle, arriving: &mut Arriving, job: Job) 
         Job::WriteCheckpoint { group, position, frozen } => {
             let result = folder.write_checkpoint(group, position, &frozen).map_err(words);
             Event::CheckpointWritten { group, result }
+        }
+        Job::DropCheckpoints { group } => {
+            if let Err(error) = folder.drop_checkpoints(group) {
+                tracing::warn!("a checkpoint that nobody needs any more stays: {error}");
+            }
+            return None;
         }
         Job::ReadChunk { to, info, offset, max_bytes } => {
             let result = folder.read_chunk(&info, offset, max_bytes).map_err(words);

@@ -90,7 +90,7 @@ pub mod tests {
     }
 
     fn frozen() -> Arc<Frozen> {
-        let mut store = kv::Store::new();
+        let mut store = kv::Store::in_memory();
         store.set_configuration(base::Position { index: 1, term: 1 }, Bytes::from(vec![7; 1 << 20]), &[1]);
         Arc::new(store.frozen())
     }
@@ -122,7 +122,7 @@ pub mod tests {
         drop(pieces);
         gone(kept).await;
 
-        let mut many = kv::Store::new();
+        let mut many = kv::Store::in_memory();
         many.set_configuration(base::Position { index: 1, term: 1 }, Bytes::new(), &[1]);
         let session = kv::SessionId { node: 1, boot: 1 };
         many.apply(base::Position { index: 2, term: 1 }, &kv::Command::Register { session }).unwrap();

@@ -19,9 +19,32 @@ pub struct Config {
     pub begin: Begin,
     /// Nothing touches the disk, and nothing outlives the process.
     pub in_memory: bool,
+    /// Of what outlives the process, how it is kept.
+    pub engine: Engine,
     /// How clients are served.
     pub http: http::Settings,
     pub compaction: Compaction,
+}
+
+/// Where a node's state lies while it runs. Each node of a cluster may have another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// In sorted tables on disk, with so much memory for what is on its way there and what is read often. The data may be
+    /// larger, and a start need not read it.
+    Disk { memory_bytes: usize },
+    /// All of it in memory. From time to time all of it is written to a checkpoint, which a start reads.
+    Memory,
+}
+
+/// As good as more for keys that are spread evenly; more keeps more of the blocks that are read often.
+pub const DEFAULT_MEMORY_BYTES: usize = 96 << 20;
+/// With less a node would be busy with its tables only.
+pub const LEAST_MEMORY_BYTES: usize = 8 << 20;
+
+impl Default for Engine {
+    fn default() -> Engine {
+        Engine::Disk { memory_bytes: DEFAULT_MEMORY_BYTES }
+    }
 }
 
 /// How much of the past is kept. Every member should be told the same: it is the leader's that counts.
@@ -49,6 +72,7 @@ impl Config {
             advertise: None,
             begin: Begin::Found,
             in_memory: false,
+            engine: Engine::default(),
             http: http::Settings::default(),
             compaction: Compaction::default(),
         }

@@ -130,6 +130,7 @@ const QUIET: Duration = Duration::from_millis(500);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Engine;
     use crate::folder::Folder;
     use crate::handle::Identity;
     use crate::inbox::Input;
@@ -159,7 +160,7 @@ mod tests {
             };
             let handle = Handle::new(me);
             handle.shared().inbox.open();
-            let folder = Arc::new(Folder::open(Path::new("/data"), true).unwrap());
+            let folder = Arc::new(Folder::open(Path::new("/data"), true, Engine::Memory).unwrap());
             let (background, _) = Background::start(folder, handle.clone()).unwrap();
             Bench { files: MemFiles::with_faults(), handle, background }
         }

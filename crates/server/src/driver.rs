@@ -11,6 +11,7 @@ use crate::handle::{Handle, Phase, unix_ms};
 use crate::inbox::Input;
 use crate::notices;
 use crate::peer::Peers;
+use crate::upkeep::Upkeep;
 use crate::watch;
 use crate::worker;
 use base::NodeId;
@@ -28,6 +29,7 @@ pub(crate) struct Driver {
     pub peers: Arc<Peers>,
     pub log: LogThread,
     pub background: Background,
+    pub upkeep: Upkeep,
     pub runtime: Runtime,
 }
 
@@ -171,6 +173,8 @@ impl Running {
             Effect::WriteCheckpoint { group, position, frozen } => {
                 driver.background.ask(background::Job::WriteCheckpoint { group, position, frozen });
             }
+            Effect::DropCheckpoints { group } => driver.background.ask(background::Job::DropCheckpoints { group }),
+            Effect::Upkeep { group, job } => driver.upkeep.ask(group, job),
             Effect::ReadChunk { to, info, offset, max_bytes } => {
                 driver.background.ask(background::Job::ReadChunk { to, info, offset, max_bytes });
             }

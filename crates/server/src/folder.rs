@@ -4,28 +4,35 @@
 //! FOLDER/lock           held while the process runs
 //!        identity       incarnation, name, address, cluster and id
 //!        name           the name alone, if the node gave it to itself
-//!        checkpoints/   the state at some position, the newest two
+//!        state/         the state, in tables
+//!        checkpoints/   or else the state at some position, the newest two; beside tables only while one is sent
 //!        log/           everything since
 //! ```
 //!
 //! Not handled: more than one group.
 
+use crate::config::Engine;
 use crate::handle;
 use base::{FIRST_GROUP, GroupId, NodeId, Position};
-use kv::LoadError;
+use kv::{Home, LoadError};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use storage::StorageError;
 use storage::checkpoint::{self, CheckpointInfo, CheckpointReader, CheckpointWriter, IncomingCheckpoint};
+use storage::engine::disk::DiskOptions;
 use storage::files::{Files, Lock, MemFiles, RealFiles};
 use storage::identity::{self, Identity, lock_folder};
 use storage::log::{GroupWrite, Log, LogOptions, LogWrite, RecoveredGroup};
+
+/// The folder of the disk engine.
+const TABLES: &str = "state";
 
 pub struct Folder {
     files: Arc<dyn Files>,
     path: PathBuf,
     checkpoints: PathBuf,
+    state: Home,
     identity: Mutex<Option<Identity>>,
     _lock: Box<dyn Lock>,
 }
@@ -41,12 +48,19 @@ pub struct Opened {
 
 impl Folder {
     /// Makes the folder if need be, and takes it for this process.
-    pub fn open(path: &Path, in_memory: bool) -> Result<Folder, StorageError> {
+    pub fn open(path: &Path, in_memory: bool, engine: Engine) -> Result<Folder, StorageError> {
         let files: Arc<dyn Files> = if in_memory { Arc::new(MemFiles::new()) } else { Arc::new(RealFiles::new()) };
         let lock = lock_folder(&files, path)?;
         let identity = Identity::load(&files, path)?;
         let checkpoints = path.join("checkpoints");
-        Ok(Folder { files, path: path.to_path_buf(), checkpoints, identity: Mutex::new(identity), _lock: lock })
+        let state = match engine {
+            Engine::Disk { memory_bytes } if !in_memory => {
+                let options = DiskOptions::within(memory_bytes);
+                Home::Disk { files: files.clone(), folder: path.join(TABLES), options }
+            }
+            Engine::Disk { .. } | Engine::Memory => Home::Memory,
+        };
+        Ok(Folder { files, path: path.to_path_buf(), checkpoints, state, identity: Mutex::new(identity), _lock: lock })
     }
 
     /// `None`: nothing was ever started on this folder.
@@ -59,7 +73,8 @@ impl Folder {
         let names = self.files.list(&self.path);
         let names = names
             .map_err(|source| StorageError::Io { what: format!("cannot list {}", self.path.display()), source })?;
-        Ok(names.iter().all(|name| name == identity::LOCK_FILE))
+        let tables = if names.iter().any(|name| name == TABLES) { self.has_tables()? } else { false };
+        Ok(!tables && names.iter().all(|name| [identity::LOCK_FILE, TABLES].contains(&&name[..])))
     }
 
     /// Shows the node's name in a file of its own, and says what it is: what the identity says, or else the file, or
@@ -98,15 +113,22 @@ impl Folder {
 
     pub fn open_state(&self) -> Result<Opened, StorageError> {
         checkpoint::remove_leftovers(&self.files, &self.checkpoints)?;
-        let checkpoints = checkpoint::list(&self.files, &self.checkpoints, FIRST_GROUP)?;
-        let store = match checkpoints.last() {
-            Some(newest) => self.load(newest)?,
-            None => kv::Store::new(),
+        let mut checkpoints = checkpoint::list(&self.files, &self.checkpoints, FIRST_GROUP)?;
+        let store = match (self.state.open()?, checkpoints.last()) {
+            (Some(store), _) => store,
+            (None, Some(newest)) => self.load(newest)?,
+            (None, None) => kv::Store::new(self.state.engine()?),
         };
+        if store.is_durable() {
+            checkpoint::keep_newest(&self.files, &self.checkpoints, FIRST_GROUP, 0)?;
+            checkpoints.clear();
+        } else {
+            self.refuse_tables()?;
+        }
         let (mut log, mut groups) = Log::open(self.files.clone(), &self.path.join("log"), LogOptions::default())?;
         let mut group = groups.remove(&FIRST_GROUP);
-        if group.is_none() && !checkpoints.is_empty() {
-            // A cluster was founded here, and its log goes on from the checkpoint.
+        if group.is_none() && store.applied().index > 0 {
+            // A cluster was founded here, and its log goes on from there.
             let start = store.applied();
             let reset = GroupWrite { group: FIRST_GROUP, reset: Some(start), ..GroupWrite::default() };
             log.append(&LogWrite { groups: vec![reset] })?;
@@ -127,6 +149,35 @@ impl Folder {
         writer.finish()
     }
 
+    /// Those that are whole.
+    pub fn drop_checkpoints(&self, group: GroupId) -> Result<(), StorageError> {
+        checkpoint::keep_newest(&self.files, &self.checkpoints, group, 0)
+    }
+
+    /// Where the state of a new cluster is to go.
+    pub fn state(&self) -> &Home {
+        &self.state
+    }
+
+    /// A node that keeps its state in memory knows nothing of what is in tables.
+    fn refuse_tables(&self) -> Result<(), StorageError> {
+        if !self.has_tables()? {
+            return Ok(());
+        }
+        Err(StorageError::Io {
+            what: format!("the state of this node is in {}", self.path.join(TABLES).display()),
+            source: std::io::Error::other(
+                "start it with the disk engine, as before; to change over, let it join again with an empty folder",
+            ),
+        })
+    }
+
+    fn has_tables(&self) -> Result<bool, StorageError> {
+        let tables = self.path.join(TABLES);
+        let look = || Ok(self.files.exists(&tables)? && !self.files.list(&tables)?.is_empty());
+        look().map_err(|source| StorageError::Io { what: format!("cannot list {}", tables.display()), source })
+    }
+
     pub fn read_chunk(
         &self,
         info: &CheckpointInfo,
@@ -138,7 +189,7 @@ impl Folder {
 
     fn load(&self, info: &CheckpointInfo) -> Result<kv::Store, StorageError> {
         let mut reader = CheckpointReader::open(&self.files, &self.checkpoints, info)?;
-        kv::Store::load(&mut || reader.next_block()).map_err(|error| match error {
+        kv::Store::load(self.state.engine()?, &mut || reader.next_block()).map_err(|error| match error {
             LoadError::Source(error) | LoadError::Storage(error) => error,
             LoadError::Malformed(what) => StorageError::Damaged {
                 file: format!("the checkpoint at index {} in {}", info.position.index, self.checkpoints.display()),
@@ -196,7 +247,13 @@ impl Arriving {
         let Some((_, incoming)) = self.groups.remove(&info.group) else {
             return Err(format!("no checkpoint of group {} is arriving", info.group));
         };
-        incoming.finish().and_then(|()| folder.load(info)).map_err(|error| error.to_string())
+        let installed = incoming.finish().and_then(|()| folder.load(info)).and_then(|store| {
+            if store.is_durable() {
+                folder.drop_checkpoints(info.group)?;
+            }
+            Ok(store)
+        });
+        installed.map_err(|error| error.to_string())
     }
 
     fn expected(&mut self, info: &CheckpointInfo) -> Result<&mut (CheckpointInfo, IncomingCheckpoint), String> {
@@ -212,7 +269,7 @@ mod tests {
     use std::fs;
 
     fn open(path: &Path) -> Folder {
-        Folder::open(path, false).unwrap()
+        Folder::open(path, false, Engine::default()).unwrap()
     }
 
     /// Whatever happens between the two files, and to the one that only shows it, a node has one name.

@@ -257,7 +257,7 @@ mod tests {
 
     /// What is applied ends at index 1, with a write that was accepted then.
     fn publish(handle: &Handle, accepted_ms: u64, known_commit: Index) {
-        let mut store = Store::new();
+        let mut store = Store::in_memory();
         let request = RequestId { session: SessionId { node: 1, boot: 1 }, number: 1, low_water: 1 };
         let write = Command::Write { request, accepted_ms, idempotency: None, operations: Vec::new() };
         store.apply(Position { index: 1, term: 1 }, &write).unwrap();

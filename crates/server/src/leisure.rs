@@ -35,7 +35,7 @@ fn start() -> std::io::Result<Running> {
     let handle = runtime.handle().clone();
     let (end, ended) = oneshot::channel::<()>();
     worker::start("watches", move || {
-        step_back();
+        step_back(NICENESS);
         // Nobody sends; the other end is dropped.
         let _ = runtime.block_on(ended);
     })?;
@@ -43,18 +43,20 @@ fn start() -> std::io::Result<Running> {
 }
 
 /// About a tenth of a processor that others want as well.
+const NICENESS: i32 = 10;
+
+/// Gives this thread a lower priority, by so many of the system's steps.
 #[cfg(target_os = "linux")]
-fn step_back() {
-    const NICENESS: i32 = 10;
+pub fn step_back(niceness: i32) {
     // Of this thread, as Linux has it. It may have a lower priority already.
     let here = rustix::process::getpriority_process(None);
-    if let Err(error) = here.and_then(|here| rustix::process::setpriority_process(None, here.max(NICENESS))) {
-        tracing::debug!("watches have the priority of all requests: {error}");
+    if let Err(error) = here.and_then(|here| rustix::process::setpriority_process(None, here.max(niceness))) {
+        tracing::debug!("a thread keeps its priority: {error}");
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn step_back() {}
+pub fn step_back(_niceness: i32) {}
 
 #[cfg(test)]
 mod tests {

@@ -12,11 +12,12 @@
 use crate::address::Address;
 #[cfg(test)]
 use crate::backup;
+use crate::config::Engine;
 use crate::folder::Folder;
 use crate::handle::Identity;
 use crate::start::{StartError, random};
-use base::{ClusterId, FIRST_GROUP, Incarnation, Position};
-use kv::{LoadError, Store};
+use base::{ClusterId, Incarnation, Position};
+use kv::{Home, LoadError, Store};
 use node::membership::{Configuration, Member};
 use std::path::Path;
 use std::sync::Arc;
@@ -49,20 +50,25 @@ pub fn restore(file: &Path, folder: &Path, name: &str, address: &str) -> Result<
     }
     let files: Arc<dyn Files> = Arc::new(RealFiles::new());
     let in_words = |error: StorageError| StartError(error.to_string());
-    let (from, mut store) = load(&files, file)?;
 
-    let kept = Folder::open(folder, false).map_err(in_words)?;
+    let kept = Folder::open(folder, false, Engine::default()).map_err(in_words)?;
     if !kept.is_empty().map_err(in_words)? {
         return Err(StartError(format!(
             "the data folder {} is not empty; restore to an empty one, nothing was changed",
             folder.display()
         )));
     }
+    let loaded = load(&files, file, kept.state());
+    if loaded.is_err() {
+        // Clears away what came of it.
+        let _ = kept.state().open();
+    }
+    let (from, mut store) = loaded?;
     let incarnation = Incarnation(random()?);
     let founder = Member { name: name.to_string(), address: address.to_string(), incarnation };
     refound(&mut store, founder);
     let cluster = ClusterId(u128::from(random()?) << 64 | u128::from(random()?));
-    kept.write_checkpoint(FIRST_GROUP, store.applied(), &store.frozen()).map_err(in_words)?;
+    store.settle().map_err(in_words)?;
     // The identity comes last: with it, the folder is that of a member.
     let me = Identity {
         name: name.to_string(),
@@ -75,7 +81,7 @@ pub fn restore(file: &Path, folder: &Path, name: &str, address: &str) -> Result<
     Ok(Restored { from, cluster, revision: store.revision(), keys: store.len() })
 }
 
-fn load(files: &Arc<dyn Files>, file: &Path) -> Result<(ClusterId, Store), StartError> {
+fn load(files: &Arc<dyn Files>, file: &Path, home: &Home) -> Result<(ClusterId, Store), StartError> {
     let name = file.display();
     let refused = |error: StorageError| match error {
         StorageError::Damaged { offset, what, .. } => StartError(format!(
@@ -85,7 +91,8 @@ fn load(files: &Arc<dyn Files>, file: &Path) -> Result<(ClusterId, Store), Start
     };
     let mut reader = BackupReader::open(files, file).map_err(refused)?;
     let head = *reader.head();
-    let store = Store::load(&mut || reader.next_block()).map_err(|error| match error {
+    let engine = home.engine().map_err(refused)?;
+    let store = Store::load(engine, &mut || reader.next_block()).map_err(|error| match error {
         LoadError::Source(error) => refused(error),
         LoadError::Storage(error) => StartError(error.to_string()),
         LoadError::Malformed(what) => {
@@ -120,7 +127,7 @@ mod tests {
 
     /// Of a cluster of two, with keys, a lease, a past, and a session of node 1 that has come far.
     fn old_store() -> Store {
-        let mut store = Store::new();
+        let mut store = Store::in_memory();
         let member =
             |name: &str| Member { name: name.into(), address: format!("{name}:1"), incarnation: Incarnation(9) };
         let mut configuration = Configuration::bootstrap(member("a"));
@@ -167,7 +174,7 @@ mod tests {
         assert_eq!((restored.from, restored.revision, restored.keys), (OLD, 4, 1));
         assert_ne!(restored.cluster, OLD);
 
-        let folder = Folder::open(&folder, false).unwrap();
+        let folder = Folder::open(&folder, false, Engine::default()).unwrap();
         let identity = folder.identity().unwrap();
         assert_eq!((identity.name.as_str(), identity.address.as_str()), ("new", "localhost:7"));
         assert_eq!((identity.cluster, identity.boot), (Some((restored.cluster, 1)), 0));
@@ -217,7 +224,7 @@ mod tests {
         let load = |bytes: &[u8]| {
             let files: Arc<dyn Files> = Arc::new(MemFiles::new());
             files.open(path, OpenMode::Create).unwrap().write_at(0, bytes).unwrap();
-            load(&files, path).map(|(_, store)| store.state_hash())
+            load(&files, path, &Home::Memory).map(|(_, store)| store.state_hash())
         };
         assert_eq!(load(&bytes), Ok(old_store().state_hash()));
         for at in 0..bytes.len() {
@@ -247,6 +254,6 @@ mod tests {
         let files: Arc<dyn Files> = Arc::new(MemFiles::new());
         let path = Path::new("/backup");
         files.open(path, OpenMode::Create).unwrap().write_at(0, &bytes.concat()).unwrap();
-        assert!(load(&files, path).map(|_| ()).unwrap_err().to_string().contains("another state"));
+        assert!(load(&files, path, &Home::Memory).map(|_| ()).unwrap_err().to_string().contains("another state"));
     }
 }

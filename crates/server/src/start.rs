@@ -19,6 +19,7 @@ use crate::join::{self, Newcomer};
 use crate::listen::{Carries, Reception};
 use crate::notices;
 use crate::peer::Peers;
+use crate::upkeep::Upkeep;
 use crate::worker;
 use base::{ClusterId, FIRST_GROUP, Incarnation, NodeId};
 use node::membership::Member;
@@ -354,6 +355,7 @@ impl Rising {
         shared.inbox.open();
         let (background, background_thread) =
             Background::start(self.folder.clone(), self.handle.clone()).map_err(thread)?;
+        let (upkeep, upkeep_thread) = Upkeep::start(self.handle.clone()).map_err(thread)?;
         let (log, log_thread) = LogThread::start(log, self.handle.clone(), background.clone()).map_err(thread)?;
         let driver = Driver {
             node,
@@ -361,6 +363,7 @@ impl Rising {
             peers: self.peers.clone(),
             log,
             background,
+            upkeep,
             runtime: self.runtime.clone(),
         };
         shared.phase.send_replace(Phase::Running);
@@ -370,7 +373,7 @@ impl Rising {
                 ended.send_replace(Some(End::Removed(reason)));
             }
         });
-        self.threads.add([background_thread, log_thread, node_thread.map_err(thread)?]);
+        self.threads.add([background_thread, upkeep_thread, log_thread, node_thread.map_err(thread)?]);
         Ok(())
     }
 }
@@ -403,7 +406,7 @@ struct Context<E> {
 /// Takes the folder, and says what the node is called, unless that follows from its address.
 fn open_folder(config: &Config) -> Result<(Folder, Option<String>), StartError> {
     let in_words = |error: StorageError| StartError(error.to_string());
-    let folder = Folder::open(&config.folder, config.in_memory).map_err(in_words)?;
+    let folder = Folder::open(&config.folder, config.in_memory, config.engine).map_err(in_words)?;
     let stored = folder.identity();
     if let Some(reason) = stored.as_ref().and_then(|stored| stored.removed.as_ref()) {
         return Err(StartError(format!("the data folder {} is of no use: {reason}", config.folder.display())));

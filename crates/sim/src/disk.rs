@@ -5,11 +5,13 @@
 
 use base::{ClusterId, FIRST_GROUP, GroupId, Incarnation, NodeId, Position};
 use bytes::Bytes;
+use kv::Home;
 use node::membership::Member;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use storage::StorageError;
 use storage::checkpoint::{self, CheckpointInfo, CheckpointReader, CheckpointWriter, IncomingCheckpoint};
+use storage::engine::disk::DiskOptions;
 use storage::files::{Files, Lock, MemFiles};
 use storage::identity::{Identity, lock_folder};
 use storage::log::{Log, LogOptions, RecoveredGroup};
@@ -19,6 +21,7 @@ pub struct Disk {
     files: Arc<dyn Files>,
     folder: PathBuf,
     segment_size_bytes: u64,
+    tables: Option<DiskOptions>,
 }
 
 /// A folder that a process holds.
@@ -27,6 +30,7 @@ pub struct Folder {
     path: PathBuf,
     checkpoints: PathBuf,
     segment_size_bytes: u64,
+    state: Home,
     pub identity: Identity,
     arriving: Option<(CheckpointInfo, IncomingCheckpoint)>,
     _lock: Box<dyn Lock>,
@@ -41,10 +45,11 @@ pub struct Opened {
 }
 
 impl Disk {
-    pub fn new(segment_size_bytes: u64) -> Disk {
+    /// With `tables` for nodes that keep their state in them.
+    pub fn new(segment_size_bytes: u64, tables: Option<DiskOptions>) -> Disk {
         let memory = MemFiles::with_faults();
         let files: Arc<dyn Files> = Arc::new(memory.clone());
-        Disk { memory, files, folder: PathBuf::from("/data"), segment_size_bytes }
+        Disk { memory, files, folder: PathBuf::from("/data"), segment_size_bytes, tables }
     }
 
     /// Takes the folder for a process. An empty one gets its identity, drawn by `incarnation`.
@@ -67,6 +72,10 @@ impl Disk {
             path: self.folder.clone(),
             checkpoints: self.folder.join("checkpoints"),
             segment_size_bytes: self.segment_size_bytes,
+            state: match self.tables {
+                Some(options) => Home::Disk { files: self.files.clone(), folder: self.folder.join("state"), options },
+                None => Home::Memory,
+            },
             identity,
             arriving: None,
             _lock: lock,
@@ -110,11 +119,16 @@ impl Folder {
 
     pub fn open_state(&self) -> Result<Opened, StorageError> {
         checkpoint::remove_leftovers(&self.files, &self.checkpoints)?;
-        let checkpoints = checkpoint::list(&self.files, &self.checkpoints, FIRST_GROUP)?;
-        let store = match checkpoints.last() {
-            Some(newest) => load(&self.files, &self.checkpoints, newest)?,
-            None => kv::Store::new(),
+        let mut checkpoints = checkpoint::list(&self.files, &self.checkpoints, FIRST_GROUP)?;
+        let store = match (self.state.open()?, checkpoints.last()) {
+            (Some(store), _) => store,
+            (None, Some(newest)) => self.load(newest)?,
+            (None, None) => kv::Store::new(self.state.engine()?),
         };
+        if store.is_durable() {
+            self.drop_checkpoints(FIRST_GROUP)?;
+            checkpoints.clear();
+        }
         let options = LogOptions {
             segment_size_bytes: self.segment_size_bytes,
             spare_segments: 1,
@@ -162,18 +176,27 @@ impl Folder {
             return Err("no such checkpoint is arriving".into());
         };
         incoming.finish().map_err(text)?;
-        load(&self.files, &self.checkpoints, info).map_err(text)
-    }
-}
-
-fn load(files: &Arc<dyn Files>, folder: &Path, info: &CheckpointInfo) -> Result<kv::Store, StorageError> {
-    let mut reader = CheckpointReader::open(files, folder, info)?;
-    kv::Store::load(&mut || reader.next_block()).map_err(|error| match error {
-        kv::LoadError::Source(error) | kv::LoadError::Storage(error) => error,
-        kv::LoadError::Malformed(what) => {
-            StorageError::Damaged { file: folder.display().to_string(), offset: 0, what: what.to_string() }
+        let store = self.load(info).map_err(text)?;
+        if store.is_durable() {
+            self.drop_checkpoints(info.group).map_err(text)?;
         }
-    })
+        Ok(store)
+    }
+
+    pub fn drop_checkpoints(&self, group: GroupId) -> Result<(), StorageError> {
+        checkpoint::keep_newest(&self.files, &self.checkpoints, group, 0)
+    }
+
+    fn load(&self, info: &CheckpointInfo) -> Result<kv::Store, StorageError> {
+        let mut reader = CheckpointReader::open(&self.files, &self.checkpoints, info)?;
+        kv::Store::load(self.state.engine()?, &mut || reader.next_block()).map_err(|error| match error {
+            kv::LoadError::Source(error) | kv::LoadError::Storage(error) => error,
+            kv::LoadError::Malformed(what) => {
+                let file = self.checkpoints.display().to_string();
+                StorageError::Damaged { file, offset: 0, what: what.to_string() }
+            }
+        })
+    }
 }
 
 fn text(error: StorageError) -> String {

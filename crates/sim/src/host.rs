@@ -52,6 +52,8 @@ pub(crate) struct Process {
     pub turn_is_due: bool,
     pub tick_is_due: bool,
     pub jobs: VecDeque<Job>,
+    /// Flushes and merges under way.
+    pub upkeep: Vec<(GroupId, storage::engine::disk::Job)>,
     /// Requests that wait for their answer.
     pub asked: BTreeMap<Ticket, u64>,
     pub next_ticket: Ticket,
@@ -73,6 +75,7 @@ pub(crate) struct Running {
 /// What the background thread of a process works on, one after another.
 pub(crate) enum Job {
     WriteCheckpoint { group: GroupId, position: Position, frozen: kv::Frozen },
+    DropCheckpoints { group: GroupId },
     ReadChunk { to: NodeId, info: CheckpointInfo, offset: u64, max_bytes: usize },
     BeginIncoming { from: NodeId, info: CheckpointInfo },
     StoreChunk { info: CheckpointInfo, offset: u64, bytes: Bytes },
@@ -120,6 +123,7 @@ impl Process {
             turn_is_due: false,
             tick_is_due: false,
             jobs: VecDeque::new(),
+            upkeep: Vec::new(),
             asked: BTreeMap::new(),
             next_ticket: 1,
         }
@@ -132,6 +136,11 @@ impl Process {
             Job::WriteCheckpoint { group, position, frozen } => {
                 let result = folder.write_checkpoint(group, position, &frozen).map_err(|error| error.to_string());
                 Event::CheckpointWritten { group, result }
+            }
+            Job::DropCheckpoints { group } => {
+                // The next start takes them away.
+                let _ = folder.drop_checkpoints(group);
+                return None;
             }
             Job::ReadChunk { to, info, offset, max_bytes } => {
                 let result = folder.read_chunk(&info, offset, max_bytes).map_err(|error| error.to_string());

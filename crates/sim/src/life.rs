@@ -12,6 +12,7 @@ use kv::Operation;
 use node::{Outcome, Request, TICKS_PER_SECOND};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use storage::engine::disk::DiskOptions;
 
 /// Keeps a life's draws apart from its world's.
 const LIFE: u64 = 1;
@@ -98,6 +99,12 @@ impl Living {
             checkpoint_after_bytes: if small { rng.between(1_000, 20_000) } else { 1 << 20 },
             log_cache_bytes: if small { rng.between(1_000, 20_000) as usize } else { 1 << 20 },
             segment_size_bytes: *rng.pick(&[8 << 10, 32 << 10, 128 << 10]),
+            tables: rng.chance(600).then(|| DiskOptions {
+                memory_bytes: *rng.pick(&[16 << 10, 64 << 10, 1 << 20]),
+                memtable_bytes: *rng.pick(&[1 << 10, 4 << 10, 16 << 10]),
+                block_bytes: *rng.pick(&[128, 1024]),
+                table_bytes: *rng.pick(&[1 << 10, 16 << 10]),
+            }),
             compact_after_ticks: *rng.pick(&[0, 4, 15]) * TICKS_PER_SECOND,
             compact_above_bytes: *rng.pick(&[0, 0, 4_000, 40_000]),
             wall_clocks: !plan.no_wall_clocks,

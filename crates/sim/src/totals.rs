@@ -40,6 +40,8 @@ totals! {
     snapshots_sent: "snapshots offered",
     snapshots_installed: "snapshots installed",
     checkpoints: "checkpoints written",
+    flushes: "flushes",
+    merges: "merges, and tables removed",
     members_changed: "changes of the members applied",
     joins: "nodes that joined",
     removals: "nodes that were removed",

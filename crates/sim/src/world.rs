@@ -24,6 +24,7 @@ use node::{
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use storage::engine::disk::DiskOptions;
 
 pub const TICK: Micros = SECOND / TICKS_PER_SECOND;
 /// Keeps the world's draws apart from those of others with the same seed.
@@ -46,6 +47,8 @@ pub struct Settings {
     pub checkpoint_after_bytes: u64,
     pub log_cache_bytes: usize,
     pub segment_size_bytes: u64,
+    /// How nodes keep their state in tables; `None`: in memory, with checkpoints.
+    pub tables: Option<DiskOptions>,
     /// As in [`node::Settings`].
     pub compact_after_ticks: u64,
     pub compact_above_bytes: u64,
@@ -66,6 +69,7 @@ impl Settings {
             checkpoint_after_bytes: 1 << 20,
             log_cache_bytes: 1 << 20,
             segment_size_bytes: 64 << 10,
+            tables: None,
             compact_after_ticks: 0,
             compact_above_bytes: 0,
             wall_clocks: true,
@@ -121,15 +125,58 @@ pub enum Answer {
 }
 
 enum Happening {
-    Tick { host: HostNumber, life: u64 },
-    Turn { host: HostNumber, life: u64 },
-    Letter { to: HostNumber, letter: Letter },
-    Post { host: HostNumber, life: u64, event: Event },
-    Synced { host: HostNumber, life: u64, id: WriteId },
-    Seal { host: HostNumber, life: u64, after: WriteId },
-    Job { host: HostNumber, life: u64 },
-    Question { host: HostNumber, question: u64, limit_ticks: u64, request: Request },
-    Answer { question: u64, answer: Answer },
+    Tick {
+        host: HostNumber,
+        life: u64,
+    },
+    Turn {
+        host: HostNumber,
+        life: u64,
+    },
+    Letter {
+        to: HostNumber,
+        letter: Letter,
+    },
+    Post {
+        host: HostNumber,
+        life: u64,
+        event: Event,
+    },
+    Synced {
+        host: HostNumber,
+        life: u64,
+        id: WriteId,
+    },
+    Seal {
+        host: HostNumber,
+        life: u64,
+        after: WriteId,
+    },
+    Job {
+        host: HostNumber,
+        life: u64,
+    },
+    Upkeep {
+        host: HostNumber,
+        life: u64,
+    },
+    Question {
+        host: HostNumber,
+        question: u64,
+        limit_ticks: u64,
+        request: Request,
+    },
+    Answer {
+        question: u64,
+        answer: Answer,
+    },
+    /// An answer that whoever asked may look at the host's state with.
+    Reply {
+        host: HostNumber,
+        life: u64,
+        question: u64,
+        answer: Answer,
+    },
     Alarm(u64),
 }
 
@@ -215,7 +262,7 @@ impl World {
             number,
             name: self.name(number),
             address: self.address(number),
-            disk: Disk::new(self.settings.segment_size_bytes),
+            disk: Disk::new(self.settings.segment_size_bytes, self.settings.tables),
             process: None,
             life: 0,
             paused_until: 0,
@@ -371,7 +418,7 @@ impl World {
         self.crash(host);
         self.totals.wipes += 1;
         if let Some(h) = self.hosts.get_mut(&host) {
-            h.disk = Disk::new(self.settings.segment_size_bytes);
+            h.disk = Disk::new(self.settings.segment_size_bytes, self.settings.tables);
         }
         self.checks.wiped(host);
         self.trace.note(self.now, Some(host), &[4], || "its folder is wiped".into());
@@ -538,6 +585,15 @@ impl World {
         self.hosts.get(&host)?.running()?.view.as_ref()
     }
 
+    pub fn life(&self, host: HostNumber) -> u64 {
+        self.hosts.get(&host).map_or(0, |host| host.life)
+    }
+
+    /// Whether what a host showed in that life can be read: with its host dies what is in tables.
+    pub fn still_shows(&self, host: HostNumber, life: u64) -> bool {
+        self.settings.tables.is_none() || self.lives(host, life)
+    }
+
     /// The process waits to be let into a cluster.
     pub fn waits_to_join(&self, host: HostNumber) -> bool {
         let process = self.hosts.get(&host).and_then(|host| host.process.as_ref());
@@ -613,10 +669,15 @@ impl World {
             Happening::Synced { host, life, id } => self.synced(host, life, id),
             Happening::Seal { host, life, after } => self.seal(host, life, after),
             Happening::Job { host, life } => self.job_ends(host, life),
+            Happening::Upkeep { host, life } => self.upkeep_step(host, life),
             Happening::Question { host, question, limit_ticks, request } => {
                 self.question(host, question, limit_ticks, request);
             }
             Happening::Answer { question, answer } => return Notable::Answered { question, answer },
+            Happening::Reply { host, life, question, answer } => {
+                let answer = if self.still_shows(host, life) { answer } else { Answer::Lost };
+                return Notable::Answered { question, answer };
+            }
             Happening::Alarm(alarm) => return Notable::Alarm(alarm),
         }
         Notable::Nothing
@@ -743,6 +804,14 @@ impl World {
             Effect::WriteCheckpoint { group, position, frozen } => {
                 self.job(host, Job::WriteCheckpoint { group, position, frozen });
             }
+            Effect::DropCheckpoints { group } => self.job(host, Job::DropCheckpoints { group }),
+            Effect::Upkeep { group, job } => {
+                let Some(process) = self.hosts.get_mut(&host).and_then(|h| h.process.as_mut()) else { return };
+                process.upkeep.push((group, job));
+                if process.upkeep.len() == 1 {
+                    self.go_on_with_upkeep(host);
+                }
+            }
             Effect::ReadChunk { to, info, offset, max_bytes } => {
                 self.job(host, Job::ReadChunk { to, info, offset, max_bytes });
             }
@@ -781,7 +850,8 @@ impl World {
         };
         let view = process.node.as_ref().and_then(|running| running.view.clone());
         let delay = self.network.delay();
-        self.at(delay, Happening::Answer { question, answer: Answer::Outcome(outcome, view) });
+        let life = self.hosts[&host].life;
+        self.at(delay, Happening::Reply { host, life, question, answer: Answer::Outcome(outcome, view) });
     }
 
     fn question(&mut self, host: HostNumber, question: u64, limit_ticks: u64, request: Request) {
@@ -797,7 +867,10 @@ impl World {
         };
         if asks_nobody {
             let view = process.node.as_ref().and_then(|running| running.view.clone());
-            let answer = Answer::Outcome(Outcome::Readable, view);
+            let answer = match view {
+                Some(view) => Answer::Outcome(Outcome::Readable, Some(view)),
+                None => Answer::NobodyThere,
+            };
             return self.at(delay, Happening::Answer { question, answer });
         }
         let ticket = process.next_ticket;
@@ -934,7 +1007,10 @@ impl World {
         match &event {
             Some(Event::CheckpointWritten { result: Ok(info), .. }) => {
                 self.totals.checkpoints += 1;
-                self.checks.checkpoint_is_durable(host, info.position);
+                // Beside tables, checkpoints are only sent.
+                if self.settings.tables.is_none() {
+                    self.checks.checkpoint_is_durable(host, info.position);
+                }
             }
             Some(Event::Installed { info, result: Ok(_) }) => self.checks.checkpoint_is_durable(host, info.position),
             _ => {}
@@ -944,6 +1020,49 @@ impl World {
         }
         if more {
             self.begin_job(host);
+        }
+    }
+
+    fn go_on_with_upkeep(&mut self, host: HostNumber) {
+        let Some(h) = self.hosts.get(&host) else { return };
+        let (life, hangs) = (h.life, h.disk_slow_until.saturating_sub(self.now));
+        let (from, to) = self.settings.sync_micros;
+        let delay = self.rng.between(from, 4 * to) + if hangs > 0 { self.rng.below(hangs) } else { 0 };
+        self.at(delay, Happening::Upkeep { host, life });
+    }
+
+    /// One step of the smallest job.
+    fn upkeep_step(&mut self, host: HostNumber, life: u64) {
+        if !self.lives(host, life) {
+            return;
+        }
+        if let Some(left) = self.pause_left(host) {
+            return self.at(left, Happening::Upkeep { host, life });
+        }
+        let Some(process) = self.hosts.get_mut(&host).and_then(|h| h.process.as_mut()) else { return };
+        let Some(at) = (0..process.upkeep.len()).min_by_key(|&at| process.upkeep[at].1.size_bytes()) else { return };
+        let group = process.upkeep[at].0;
+        match process.upkeep[at].1.step() {
+            Ok(None) => {}
+            Ok(Some(finished)) => {
+                drop(process.upkeep.remove(at));
+                if finished.is_flush() {
+                    self.totals.flushes += 1;
+                } else {
+                    self.totals.merges += 1;
+                }
+                let sealed =
+                    process.node.as_ref().and_then(|running| running.node.store(group)?.made_durable(&finished));
+                if let Some(position) = sealed {
+                    self.checks.checkpoint_is_durable(host, position);
+                }
+                self.take_in(host, Event::UpkeepDone { group, finished });
+            }
+            Err(error) => return self.died_of_its_disk(host, &error.to_string()),
+        }
+        let more = self.hosts.get(&host).and_then(|h| h.process.as_ref()).is_some_and(|p| !p.upkeep.is_empty());
+        if more {
+            self.go_on_with_upkeep(host);
         }
     }
 

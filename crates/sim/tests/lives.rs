@@ -147,7 +147,7 @@ fn a_write_that_is_applied_twice_is_found() {
 /// Rare: two candidates of one term must ask the same voter, before and after its restart.
 #[test]
 fn a_vote_that_is_forgotten_is_found() {
-    is_found_within(100, Sabotage::ForgetVote, &["election safety"]);
+    is_found_within(400, Sabotage::ForgetVote, &["election safety"]);
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn store_and_model_agree() {
 fn life(seed: u64, commands: u64) {
     let mut rng = Rng::new(seed);
     let mut model = Model::new();
-    let (mut straight, mut reloaded) = (Store::new(), Store::new());
+    let (mut straight, mut reloaded) = (Store::in_memory(), Store::in_memory());
     let mut position = Position { index: 0, term: 1 };
     let mut next_numbers: BTreeMap<SessionId, u64> = BTreeMap::new();
     let mut held: Vec<Held> = Vec::new();
@@ -324,7 +324,7 @@ fn reload(store: &Store, rng: &mut Rng) -> Store {
     });
     written.unwrap();
     let mut rest = Bytes::from(stream);
-    let loaded = Store::load(&mut || {
+    let loaded = Store::load(kv::Home::Memory.engine().unwrap(), &mut || {
         let block = rest.split_to(rest.len().min(rng.below(3000) as usize));
         Ok::<_, ()>((!block.is_empty() || !rest.is_empty()).then_some(block))
     })

@@ -101,7 +101,7 @@ impl World {
         let host = self.hosts.get_mut(name).unwrap();
         host.boot += 1;
         host.alive = true;
-        let store = host.checkpoints.last().map_or_else(Store::new, |(_, bytes)| load(bytes));
+        let store = host.checkpoints.last().map_or_else(Store::in_memory, |(_, bytes)| load(bytes));
         let node = host.id.expect("it was welcomed");
         let settings = Settings { node, name: name.into(), boot: host.boot, ..self.settings.clone() };
         let infos = host.checkpoints.iter().map(|(info, _)| info.clone()).collect();
@@ -320,6 +320,7 @@ impl World {
                 host.keep((info.clone(), bytes));
                 answer = Some(Event::CheckpointWritten { group, result: Ok(info) });
             }
+            Effect::DropCheckpoints { .. } | Effect::Upkeep { .. } => unreachable!("stores are in memory here"),
             Effect::ReadChunk { to, info, offset, .. } => {
                 let found = host.checkpoints.iter().find(|(i, _)| *i == info);
                 let chunk = |bytes: &Bytes| bytes.slice(offset as usize..bytes.len().min(offset as usize + 1000));
@@ -392,7 +393,7 @@ impl World {
             host.boot = 1;
             let node = host.id.unwrap();
             let settings = Settings { node, name: name.clone(), boot: 1, ..self.settings.clone() };
-            host.node = Some(Node::new(settings, Store::new(), Vec::new(), None).unwrap());
+            host.node = Some(Node::new(settings, Store::in_memory(), Vec::new(), None).unwrap());
         }
     }
 }
@@ -425,7 +426,8 @@ fn dump(frozen: &kv::Frozen, position: base::Position) -> (CheckpointInfo, Bytes
 
 fn load(bytes: &Bytes) -> Store {
     let mut blocks = vec![bytes.clone()];
-    Store::load::<()>(&mut || Ok(blocks.pop())).unwrap_or_else(|_| panic!("a checkpoint that does not load"))
+    Store::load::<()>(kv::Home::Memory.engine().unwrap(), &mut || Ok(blocks.pop()))
+        .unwrap_or_else(|_| panic!("a checkpoint that does not load"))
 }
 
 fn apply_to_log(log: &mut RecoveredGroup, write: &GroupWrite) {

@@ -37,7 +37,7 @@ impl Default for Map {
             incarnation: base::Incarnation(1),
             cluster: None,
         };
-        let mut store = Store::new();
+        let mut store = Store::in_memory();
         store.apply(Position { index: 1, term: 1 }, &Command::Register { session: SESSION }).unwrap();
         let hub = Arc::new(Hub::default());
         hub.publish(store.view());

@@ -36,7 +36,7 @@ struct Node {
 
 impl Node {
     fn new() -> Node {
-        let mut node = Node { store: Store::new(), hub: Arc::default(), number: 0 };
+        let mut node = Node { store: Store::in_memory(), hub: Arc::default(), number: 0 };
         let session = SessionId { node: 1, boot: 1 };
         node.store.apply(Position { index: 1, term: 1 }, &Command::Register { session }).unwrap();
         node.publish();

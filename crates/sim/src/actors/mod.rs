@@ -11,7 +11,7 @@
 mod wishes;
 
 use crate::clients::{GIVE_UP, failed_as_a_read, host_to_ask};
-use crate::{Answer, Micros, SECOND, World, check};
+use crate::{Answer, HostNumber, Micros, SECOND, World, check};
 use base::Index;
 use base::rng::Rng;
 use bytes::Bytes;
@@ -51,11 +51,18 @@ struct Current {
     unsure: bool,
 }
 
+/// A view that somebody holds on to.
+struct Held {
+    host: HostNumber,
+    life: u64,
+    view: View,
+}
+
 enum Wants {
     Act { action: Action, idempotency: Option<IdempotencyKey>, asked_after: Index },
     Read { level: ReadLevel, not_before: Index },
     LeaseTime { lease: u64 },
-    Walk { revision: u64, query: Query, view: Option<View> },
+    Walk { revision: u64, query: Query, view: Option<Held> },
 }
 
 impl Actors {
@@ -267,11 +274,18 @@ impl Actors {
         world: &mut World,
         revision: u64,
         mut query: Query,
-        view: Option<View>,
+        held: Option<Held>,
         attempts: u64,
     ) -> Option<Current> {
-        let host = host_to_ask(&mut self.rng, world);
-        let view = view.or_else(|| world.view(host).cloned())?;
+        let mut host = host_to_ask(&mut self.rng, world);
+        let view = match held.filter(|held| world.still_shows(held.host, held.life)) {
+            Some(held) => {
+                host = held.host;
+                held.view
+            }
+            None => world.view(host).cloned()?,
+        };
+        let life = world.life(host);
         let read = check::page_at(&world.checks.model, &view, revision, &query);
         let now = world.now();
         world.trace.note(now, Some(host), &[34, revision], || match &read {
@@ -294,7 +308,7 @@ impl Actors {
                 world.totals.past_walks += u64::from(attempts == 0);
                 query.after = Some(last);
                 // Some go on with what they have in hand, though the store goes on without it.
-                let view = self.rng.chance(300).then_some(view);
+                let view = self.rng.chance(300).then_some(Held { host, life, view });
                 Some(Current { wants: Wants::Walk { revision, query, view }, attempts: attempts + 1, unsure: false })
             }
         }
