@@ -44,6 +44,9 @@ use storage::log::{GroupWrite, LogWrite, RecoveredGroup};
 /// How many [`Event::Tick`]s the driver sends a second.
 pub const TICKS_PER_SECOND: u64 = 20;
 
+/// A leader gathers what is asked of it for at most about this long. A disk that is slower than that does not hold up what
+/// the followers' disks can commit.
+const GATHER_TICKS: u64 = 2;
 /// A log write that is not done after this long: a leader hands over …
 const SLOW_DISK_TICKS: u64 = 50;
 /// … and, if it still leads after this long, falls silent, so that others may lead.
@@ -235,7 +238,9 @@ impl Node {
         }
         let mut write = LogWrite::default();
         let mut numbers = Vec::new();
+        let disk_works = self.disk_works();
         for (&id, replica) in &mut self.replicas {
+            replica.disk_works(disk_works);
             let number = replica.turn(self.now, &mut self.effects, &mut self.replies, &mut write, &mut self.notices)?;
             numbers.extend(number.map(|number| (id, number)));
         }
@@ -265,6 +270,23 @@ impl Node {
 
     pub fn status(&self) -> &Arc<Status> {
         &self.status
+    }
+
+    /// So many writes that are asked of this node now would only wait to be proposed with others: a driver need not hurry
+    /// with them. A few hundred kilobytes are worth a turn all the same.
+    pub fn gathers_writes(&self) -> usize {
+        self.replicas.get(&FIRST_GROUP).map_or(0, |replica| replica.gathers(self.now))
+    }
+
+    /// The same for linearizable reads: what comes while a round is under way shares the next.
+    pub fn gathers_reads(&self) -> usize {
+        let is_asking = self.replicas.get(&FIRST_GROUP).is_some_and(|replica| replica.reads.is_asking());
+        if is_asking { usize::MAX } else { 0 }
+    }
+
+    /// A log write is under way, and has not been for long.
+    fn disk_works(&self) -> bool {
+        !self.writing.is_empty() && self.oldest_write_ticks() < GATHER_TICKS
     }
 
     /// The state machine of a group, for checkers.

@@ -91,6 +91,11 @@ impl Reads {
         waiting.push(Reader::Peer { node, id });
     }
 
+    /// A linearizable round is under way.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.linearizable.round.is_some()
+    }
+
     fn lane(&mut self, weak: bool) -> &mut Lane {
         if weak { &mut self.weak } else { &mut self.linearizable }
     }

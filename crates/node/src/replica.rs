@@ -25,6 +25,9 @@ use storage::checkpoint::CheckpointInfo;
 use storage::engine::disk::Finished;
 use storage::log::{GroupWrite, LogWrite, RecoveredGroup};
 
+/// So much is worth a proposal of its own: it keeps disks and network busy at the same time.
+const GATHERED_BYTES: usize = 256 * 1024;
+
 pub(crate) struct Replica {
     pub(crate) id: GroupId,
     me: NodeId,
@@ -41,10 +44,14 @@ pub(crate) struct Replica {
     settings: Arc<Settings>,
     /// A loaded checkpoint whose snapshot message was stepped.
     arrived: Option<Box<kv::Store>>,
-    /// Commands that followers forwarded, to be proposed in this turn.
+    /// Commands that followers forwarded, to be proposed in this turn, or in a later one while this leader gathers.
     forwarded: Vec<Bytes>,
-    /// What this replica, as leader, wants done by itself, to be proposed in this turn.
+    forwarded_bytes: usize,
+    /// What this replica, as leader, wants done by itself, to be proposed in the same turn.
     chores: Vec<Bytes>,
+    /// As leader: what is to be proposed is being gathered since that tick.
+    gathers_since: Option<u64>,
+    disk_works: bool,
     /// Bytes of log applied since the newest checkpoint, where checkpoints make the state durable.
     log_bytes: u64,
     /// What the last turn saw: leader and term.
@@ -137,7 +144,10 @@ impl Replica {
             settings,
             arrived: None,
             forwarded: Vec::new(),
+            forwarded_bytes: 0,
             chores: Vec::new(),
+            gathers_since: None,
+            disk_works: false,
             log_bytes,
             saw: (None, 0),
             campaign_at: None,
@@ -227,8 +237,9 @@ impl Replica {
             Message::Raft { message, .. } => self.step(from, message, trouble),
             Message::Forward { commands, .. } => {
                 if self.group.is_leader() {
-                    self.forwarded
-                        .extend(commands.into_iter().filter(|c| !c.is_empty() && c.len() <= kv::MAX_COMMAND_BYTES));
+                    let fits = |c: &Bytes| !c.is_empty() && c.len() <= kv::MAX_COMMAND_BYTES;
+                    let commands = commands.into_iter().filter(fits);
+                    self.forwarded.extend(commands.inspect(|c| self.forwarded_bytes += c.len()));
                 }
             }
             Message::ReadIndex { id, weak, .. } => {
@@ -404,6 +415,7 @@ impl Replica {
             self.writes.resend_all();
             self.compaction.restart();
             self.forwarded.clear();
+            (self.forwarded_bytes, self.gathers_since) = (0, None);
             self.chores.clear();
         }
     }
@@ -414,15 +426,22 @@ impl Replica {
             if self.group.is_transferring() || nothing {
                 return;
             }
+            if self.gathers(now) > 0 {
+                self.gathers_since.get_or_insert(now);
+                return;
+            }
             let pressure = upkeep::pressure(&self.store);
             if !self.upkeep.may_propose(pressure, now) {
                 // They come again.
                 if pressure == Pressure::Full {
                     self.forwarded.clear();
+                    self.forwarded_bytes = 0;
                 }
                 return;
             }
+            self.gathers_since = None;
             let mut commands = std::mem::take(&mut self.forwarded);
+            self.forwarded_bytes = 0;
             commands.append(&mut self.chores);
             commands.extend(self.writes.take_commands(now));
             // Refused whole when too much is uncommitted. Ours go again next turn; their senders send theirs again, and
@@ -437,6 +456,28 @@ impl Replica {
                 effects.push(Effect::Send { to: leader, message: Message::Forward { group: self.id, commands } });
             }
         }
+    }
+
+    /// The disk works on what was proposed before, or has done it.
+    pub(crate) fn disk_works(&mut self, works: bool) {
+        self.disk_works = works;
+    }
+
+    /// How many more commands this leader waits for before it proposes any. Each proposal costs every node a turn, a
+    /// message and often a sync, so it should be a large one. While this node's disk works, what is proposed would
+    /// wait for it all the same; and what is half of all that waits for a majority is worth the next proposal. So who
+    /// is alone waits for nobody.
+    pub(crate) fn gathers(&self, now: u64) -> usize {
+        let long_enough = self.gathers_since.is_some_and(|since| since + crate::GATHER_TICKS <= now);
+        let bytes = self.forwarded_bytes + self.writes.outbox_bytes();
+        if !self.group.is_leader() || long_enough || bytes >= GATHERED_BYTES {
+            return 0;
+        }
+        if self.disk_works {
+            return usize::MAX;
+        }
+        let on_their_way = (self.group.last_index() - self.group.commit()) as usize;
+        (on_their_way / 2).saturating_sub(self.forwarded.len() + self.writes.outbox_len())
     }
 
     fn send_messages(&mut self, now: u64, effects: &mut Vec<Effect>) {

@@ -35,6 +35,8 @@ pub(crate) struct Writes {
     early: VecDeque<Early>,
     /// Numbers to send in the next turn.
     outbox: BTreeSet<u64>,
+    /// About how much that is: what is answered or given up before it is sent still counts.
+    outbox_bytes: usize,
     size_bytes: usize,
     /// What the wall clock showed at the last tick.
     unix_ms: u64,
@@ -78,6 +80,7 @@ impl Writes {
             pending: BTreeMap::new(),
             early: VecDeque::new(),
             outbox: BTreeSet::new(),
+            outbox_bytes: 0,
             size_bytes: 0,
             unix_ms: 0,
         }
@@ -151,6 +154,7 @@ impl Writes {
         let command = command.encode();
         self.next_number += 1;
         self.size_bytes += command.len();
+        self.outbox_bytes += command.len();
         self.pending.insert(number, Pending { ticket, purpose, command, deadline, sent: None });
         self.outbox.insert(number);
     }
@@ -167,6 +171,7 @@ impl Writes {
             self.register_sent = Some(now);
             commands.push(Command::Register { session: self.session }.encode());
         }
+        self.outbox_bytes = 0;
         for number in std::mem::take(&mut self.outbox) {
             if let Some(pending) = self.pending.get_mut(&number) {
                 pending.sent = Some(now);
@@ -174,6 +179,14 @@ impl Writes {
             }
         }
         commands
+    }
+
+    pub(crate) fn outbox_len(&self) -> usize {
+        self.outbox.len()
+    }
+
+    pub(crate) fn outbox_bytes(&self) -> usize {
+        self.outbox_bytes
     }
 
     pub(crate) fn wants_to_send(&self, now: u64) -> bool {
@@ -184,6 +197,7 @@ impl Writes {
     pub(crate) fn resend_all(&mut self) {
         self.register_sent = None;
         self.outbox.extend(self.pending.keys().copied());
+        self.outbox_bytes = self.size_bytes;
     }
 
     /// Forwarded commands that nothing was heard of.

@@ -560,6 +560,47 @@ fn a_follower_that_was_away_long_gets_a_snapshot() {
     world.assert_equal_states();
 }
 
+/// What would wait for the leader's disk in any case waits to be proposed together; not for long, since the followers'
+/// disks can commit without it, and not if it is much.
+#[test]
+fn a_leader_gathers_writes_while_its_disk_works() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    let leader = world.leader();
+    let follower = if leader == "b" { "c" } else { "b" };
+    let before = world.logged(follower);
+    world.hang_disk(&leader);
+    world.send(&leader, put("k", "1"));
+    assert_eq!(world.logged(follower) - before, 1, "nothing was under way: it goes at once");
+    world.send(&leader, put("k", "2"));
+    assert_eq!(world.logged(follower) - before, 1);
+    world.send(&leader, put("k", &"3".repeat(300_000)));
+    assert_eq!(world.logged(follower) - before, 3, "it is much");
+    world.send(follower, put("k", "4"));
+    world.tick();
+    assert_eq!(world.logged(follower) - before, 3);
+    world.tick();
+    assert_eq!(world.logged(follower) - before, 4, "the disk is slow");
+}
+
+/// The more is on its way to be committed, the more goes with the next proposal.
+#[test]
+fn a_leader_gathers_half_of_what_waits_for_a_majority() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    let leader = world.leader();
+    let follower = if leader == "b" { "c" } else { "b" };
+    let before = world.logged(follower);
+    world.lose_to(&leader, "append-response");
+    let logged: Vec<u64> = (0..10)
+        .map(|_| {
+            world.send(&leader, put("k", "v"));
+            world.logged(follower) - before
+        })
+        .collect();
+    assert_eq!(logged, [1, 2, 3, 4, 4, 6, 6, 6, 9, 9]);
+    world.run(3);
+    assert_eq!(world.logged(follower) - before, 10, "nothing waits for long");
+}
+
 #[test]
 fn a_leader_whose_disk_hangs_gives_way() {
     let mut world = cluster_of(&["a", "b", "c"]);

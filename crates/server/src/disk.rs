@@ -133,7 +133,7 @@ mod tests {
     use crate::config::Engine;
     use crate::folder::Folder;
     use crate::handle::Identity;
-    use crate::inbox::Input;
+    use crate::inbox::{CanWait, Input};
     use base::{Incarnation, Position};
     use bytes::Bytes;
     use std::path::Path;
@@ -182,7 +182,7 @@ mod tests {
 
         fn reported(&self) -> Vec<WriteId> {
             let mut batch = Vec::new();
-            self.handle.shared().inbox.take(Instant::now(), &mut batch);
+            self.handle.shared().inbox.take(Instant::now(), CanWait::default(), &mut batch);
             let id = |input| match input {
                 Input::Event(Event::LogWritten { id }) => Some(id),
                 _ => None,

@@ -8,7 +8,7 @@
 use crate::background::{self, Background};
 use crate::disk::LogThread;
 use crate::handle::{Handle, Phase, unix_ms};
-use crate::inbox::Input;
+use crate::inbox::{CanWait, Input};
 use crate::notices;
 use crate::peer::Peers;
 use crate::upkeep::Upkeep;
@@ -57,7 +57,9 @@ impl Driver {
         let mut batch = Vec::new();
         let mut next_tick = Instant::now() + TICK;
         let ended = 'run: loop {
-            inbox.take(next_tick, &mut batch);
+            let node = &running.driver.node;
+            let can_wait = CanWait { writes: node.gathers_writes(), reads: node.gathers_reads() };
+            inbox.take(next_tick, can_wait, &mut batch);
             for input in batch.drain(..) {
                 if let Some(ended) = running.take(input) {
                     break 'run ended;

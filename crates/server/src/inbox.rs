@@ -1,6 +1,7 @@
 //! The one way in: everything that happens to the node waits here until the node's thread takes it.
 //!
-//! The node's thread takes all that is there at once, so a batch costs one lock, and it is woken only if it sleeps.
+//! The node's thread takes all that is there at once, so a batch costs one lock, and it is woken only if it sleeps. While
+//! the node would only keep writes or reads for later, they let it sleep on.
 //! Three kinds of senders, three rules for a full inbox: a client's request is refused at once; a peer's connection
 //! waits for room, which slows that peer through TCP; an answer to one of the node's own effects always fits, because
 //! the node asked for it and the number it asks for is bounded.
@@ -9,7 +10,7 @@
 
 use base::NodeId;
 use kv::Operation;
-use node::{Event, Message, Outcome, Request};
+use node::{Event, Message, Outcome, ReadLevel, Request};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::{Notify, oneshot};
@@ -19,6 +20,9 @@ const MAX_WAITING: usize = 8192;
 /// How much of requests may wait, and how much of peers' messages.
 const MAX_REQUEST_BYTES: usize = 64 << 20;
 const MAX_PEER_BYTES: usize = 64 << 20;
+/// More than a few: worth a turn of the node's thread in any case.
+const MANY: usize = 1024;
+const MANY_BYTES: usize = 128 << 10;
 
 pub(crate) enum Input {
     Event(Event),
@@ -52,6 +56,21 @@ struct State {
     peer_bytes: usize,
     open: bool,
     sleeping: bool,
+    /// Among what waits.
+    writes: usize,
+    reads: usize,
+    /// What is no reason to take anything.
+    can_wait: CanWait,
+    /// There is something else, or very much.
+    hurry: bool,
+}
+
+/// So many requests of a kind the node would only gather ([`node::Node::gathers_writes`],
+/// [`node::Node::gathers_reads`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CanWait {
+    pub writes: usize,
+    pub reads: usize,
 }
 
 impl Inbox {
@@ -81,6 +100,12 @@ impl Inbox {
             return Err(Refused::Full);
         }
         state.request_bytes = bytes;
+        match request {
+            Request::Write { .. } | Request::Act { .. } => state.writes += 1,
+            Request::Read(ReadLevel::Linearizable) => state.reads += 1,
+            _ => state.hurry = true,
+        }
+        state.hurry |= bytes >= MANY_BYTES || state.waiting.len() >= MANY;
         state.waiting.push(Input::Request { request, limit_ticks, reply });
         self.wake(state);
         Ok(())
@@ -112,6 +137,7 @@ impl Inbox {
                     state.peer_bytes += bytes;
                     let events = messages.drain(..).map(|message| Input::Event(Event::Peer { from, message }));
                     state.waiting.extend(events);
+                    state.hurry = true;
                     self.wake(state);
                     return Ok(());
                 }
@@ -120,13 +146,15 @@ impl Inbox {
         }
     }
 
-    /// Appends all that waits to `batch`; sleeps until something does, or until `deadline`.
-    pub fn take(&self, deadline: Instant, batch: &mut Vec<Input>) {
+    /// Appends all that waits to `batch`; sleeps until something does, or until `deadline`. While all that comes is a few
+    /// that `can_wait`, it sleeps on.
+    pub fn take(&self, deadline: Instant, can_wait: CanWait, batch: &mut Vec<Input>) {
         let mut state = self.lock();
-        while state.waiting.is_empty() {
+        state.can_wait = can_wait;
+        while !state.is_due() {
             let now = Instant::now();
             if now >= deadline {
-                return;
+                break;
             }
             state.sleeping = true;
             state = self
@@ -137,6 +165,7 @@ impl Inbox {
             state.sleeping = false;
         }
         (state.request_bytes, state.peer_bytes) = (0, 0);
+        (state.writes, state.reads, state.hurry) = (0, 0, false);
         if batch.is_empty() {
             std::mem::swap(&mut state.waiting, batch);
         } else {
@@ -150,14 +179,15 @@ impl Inbox {
         let mut state = self.lock();
         if state.open {
             state.waiting.push(input);
+            state.hurry = true;
             self.wake(state);
         }
     }
 
     fn wake(&self, state: MutexGuard<'_, State>) {
-        let sleeping = state.sleeping;
+        let is_awaited = state.sleeping && state.is_due();
         drop(state);
-        if sleeping {
+        if is_awaited {
             self.arrived.notify_one();
         }
     }
@@ -165,6 +195,13 @@ impl Inbox {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change to the state is whole before anything can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_due(&self) -> bool {
+        let waits = |count: usize, can_wait: usize| count == 0 || count < can_wait;
+        self.hurry || !waits(self.writes, self.can_wait.writes) || !waits(self.reads, self.can_wait.reads)
     }
 }
 
@@ -188,12 +225,12 @@ fn operation_bytes(operation: &Operation) -> usize {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use node::ReadLevel;
     use std::sync::Arc;
-    use std::thread;
+    use std::thread::{self, JoinHandle};
     use std::time::Duration;
 
     const LONG: Duration = Duration::from_secs(60);
+    const WRITES: CanWait = CanWait { writes: usize::MAX, reads: 0 };
 
     fn open() -> Arc<Inbox> {
         let inbox = Arc::new(Inbox::default());
@@ -207,24 +244,69 @@ mod tests {
 
     fn taken(inbox: &Inbox) -> usize {
         let mut batch = Vec::new();
-        inbox.take(Instant::now(), &mut batch);
+        inbox.take(Instant::now(), CanWait::default(), &mut batch);
         batch.len()
     }
 
-    #[test]
-    fn what_comes_wakes_the_one_who_sleeps_and_comes_out_at_once() {
-        let inbox = open();
+    /// Falls asleep, and tells how much there was when something woke it.
+    fn sleeper(inbox: &Arc<Inbox>, can_wait: CanWait) -> JoinHandle<usize> {
         let sleeper = thread::spawn({
             let inbox = inbox.clone();
             move || {
                 let mut batch = Vec::new();
-                inbox.take(Instant::now() + LONG, &mut batch);
+                inbox.take(Instant::now() + LONG, can_wait, &mut batch);
                 batch.len()
             }
         });
         while !inbox.lock().sleeping {
             thread::yield_now();
         }
+        sleeper
+    }
+
+    fn write(inbox: &Inbox, bytes: usize) -> Result<(), Refused> {
+        let (key, value) = (Bytes::from_static(b"k"), Bytes::from(vec![0; bytes]));
+        let operations = vec![Operation::Put { key, value }];
+        inbox.request(Request::Write { operations, idempotency: None }, 1, oneshot::channel().0)
+    }
+
+    #[test]
+    fn a_few_that_can_wait_let_it_sleep_and_come_out_with_what_wakes_it() {
+        let inbox = open();
+        write(&inbox, 1).unwrap();
+        let sleeper = self::sleeper(&inbox, WRITES);
+        write(&inbox, 1).unwrap();
+        assert!(!inbox.lock().is_due());
+        read(&inbox).unwrap();
+        assert_eq!(sleeper.join().unwrap(), 3);
+
+        read(&inbox).unwrap();
+        let sleeper = self::sleeper(&inbox, CanWait { reads: usize::MAX, writes: 0 });
+        read(&inbox).unwrap();
+        assert!(!inbox.lock().is_due());
+        write(&inbox, 1).unwrap();
+        assert_eq!(sleeper.join().unwrap(), 3);
+    }
+
+    #[test]
+    fn many_wake_it() {
+        let inbox = open();
+        let large = sleeper(&inbox, WRITES);
+        write(&inbox, MANY_BYTES).unwrap();
+        assert_eq!(large.join().unwrap(), 1);
+        for (can_wait, enough) in [(usize::MAX, MANY + 1), (3, 3)] {
+            let many = sleeper(&inbox, CanWait { writes: can_wait, reads: 0 });
+            (1..enough).for_each(|_| write(&inbox, 1).unwrap());
+            assert!(!inbox.lock().is_due());
+            write(&inbox, 1).unwrap();
+            assert_eq!(many.join().unwrap(), enough);
+        }
+    }
+
+    #[test]
+    fn what_comes_wakes_the_one_who_sleeps_and_comes_out_at_once() {
+        let inbox = open();
+        let sleeper = sleeper(&inbox, CanWait::default());
         let began = Instant::now();
         inbox.event(Event::Tick { unix_ms: 0 });
         assert_eq!(sleeper.join().unwrap(), 1);

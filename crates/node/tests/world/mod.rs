@@ -212,6 +212,12 @@ impl World {
         self.hosts[name].node.as_ref().unwrap().store(FIRST_GROUP).unwrap().applied().index
     }
 
+    /// The last entry on the node's disk.
+    pub fn logged(&self, name: &str) -> u64 {
+        let log = &self.hosts[name].log;
+        log.entries.last().map_or(log.start.index, |entry| entry.position.index)
+    }
+
     /// From now on every Raft message of that kind gets lost.
     pub fn lose(&mut self, kind: &'static str) {
         self.lost = Some((kind, None));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::handle::{Identity, Phase};
-use crate::inbox::Input;
+use crate::inbox::{CanWait, Input};
 use node::membership::Member;
 use proptest::prelude::*;
 use std::time::Instant;
@@ -61,7 +61,7 @@ impl Bench {
     /// What has come in, as words.
     fn came_in(&self) -> Vec<String> {
         let mut batch = Vec::new();
-        self.handle.shared().inbox.take(Instant::now(), &mut batch);
+        self.handle.shared().inbox.take(Instant::now(), CanWait::default(), &mut batch);
         let words = |input| match input {
             Input::Event(Event::Peer { from, message: Message::ReadIndex { id, .. } }) => format!("{from} asks {id}"),
             Input::Event(Event::PeerUp { node }) => format!("{node} up"),
