@@ -17,7 +17,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct LogOptions {
     pub segment_size_bytes: u64,
-    /// So many segments that are no longer needed are kept for use as new ones; the rest are removed.
+    /// So many segments that are no longer needed are kept for use as new ones; the rest are removed. A checkpoint lets
+    /// several go at once, and each that is not kept costs its size in zeros when the next one is made.
     pub spare_segments: usize,
     /// While there are more segments than this, what little still lives in the oldest is copied into the next new one.
     pub copy_forward_beyond_segments: usize,
@@ -25,7 +26,7 @@ pub struct LogOptions {
 
 impl Default for LogOptions {
     fn default() -> LogOptions {
-        LogOptions { segment_size_bytes: 16 << 20, spare_segments: 2, copy_forward_beyond_segments: 8 }
+        LogOptions { segment_size_bytes: 16 << 20, spare_segments: 6, copy_forward_beyond_segments: 8 }
     }
 }
 
