@@ -77,6 +77,7 @@ struct Story {
 
 struct Window {
     writes: u64,
+    answered: u64,
     p50_ms: f64,
     p99_ms: f64,
     max_ms: f64,
@@ -218,6 +219,7 @@ impl Story {
         let ms = |us: u64| us as f64 / 1000.0;
         let windows = windows.iter().enumerate().map(|(at, window)| Window {
             writes: window.latencies.len(),
+            answered: window.answered,
             p50_ms: ms(window.latencies.value_at_quantile(0.5)),
             p99_ms: ms(window.latencies.value_at_quantile(0.99)),
             max_ms: ms(window.latencies.max()),

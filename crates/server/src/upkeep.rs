@@ -5,13 +5,14 @@
 //! process, for what it had to bring to the disk is not there, and nobody knows what is.
 
 use crate::handle::Handle;
+use crate::metrics::Upkept;
 use crate::{leisure, worker};
 use base::GroupId;
 use node::Event;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread::JoinHandle;
 use storage::StorageError;
-use storage::engine::disk::Job;
+use storage::engine::disk::{Job, JobKind};
 
 /// The way to the thread, which ends when this is dropped, and leaves what is not finished to the next start.
 pub(crate) struct Upkeep {
@@ -51,13 +52,36 @@ fn serve(queue: &Receiver<(GroupId, Job)>, handle: &Handle) -> Result<(), Storag
                 Err(TryRecvError::Disconnected) => return Ok(()),
             }
         }
+        count_running(&jobs, handle);
         let Some(smallest) = (0..jobs.len()).min_by_key(|&at| jobs[at].1.size_bytes()) else { continue };
         let (group, job) = &mut jobs[smallest];
         if let Some(finished) = job.step()? {
-            let group = *group;
+            let (group, kind) = (*group, job.kind());
+            if let Some(upkept) = counted(kind, handle) {
+                upkept.done.add(1);
+                upkept.written_bytes.add(finished.written_bytes());
+            }
             drop(jobs.remove(smallest));
+            count_running(&jobs, handle);
             handle.shared().inbox.event(Event::UpkeepDone { group, finished });
         }
+    }
+}
+
+fn count_running(jobs: &[(GroupId, Job)], handle: &Handle) {
+    for kind in [JobKind::Flush, JobKind::Merge] {
+        if let Some(upkept) = counted(kind, handle) {
+            upkept.running.set(jobs.iter().filter(|(_, job)| job.kind() == kind).count() as u64);
+        }
+    }
+}
+
+fn counted(kind: JobKind, handle: &Handle) -> Option<&Upkept> {
+    let metrics = &handle.shared().metrics;
+    match kind {
+        JobKind::Flush => Some(&metrics.flushes),
+        JobKind::Merge => Some(&metrics.merges),
+        JobKind::Removal => None,
     }
 }
 

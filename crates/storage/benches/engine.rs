@@ -7,21 +7,40 @@ use base::rng::{Rng, hash};
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
+use std::sync::Arc;
+use storage::engine::disk::{DiskEngine, DiskOptions};
 use storage::engine::{Batch, Engine, Key, MemoryEngine, Sequence, View};
+use storage::files::RealFiles;
 
 const KEYS: u64 = 100_000;
 const PUTS_A_TURN: u64 = 64;
 const SCAN_KEYS: usize = 100;
 
 fn memory(criterion: &mut Criterion) {
-    engine(criterion, "memory", MemoryEngine::new());
+    engine(criterion, "memory", MemoryEngine::new(), |_, _| {});
 }
 
-fn engine<E: Engine>(criterion: &mut Criterion, name: &str, mut engine: E) {
+/// What is there at the beginning lies in a table, and in the system's page cache if not in the engine's own. Flushes
+/// and merges are done here and now, so they are part of what a put costs.
+fn disk(criterion: &mut Criterion) {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("cargo's folder can be written to");
+    let (files, options) = (Arc::new(RealFiles::new()), DiskOptions::within(96 << 20));
+    let empty = DiskEngine::create(files, &folder.path().join("tables"), options, key_beyond_all());
+    engine(criterion, "disk", empty.expect("an empty folder"), |engine, is_filled| {
+        if is_filled || engine.is_full() {
+            engine.seal(Bytes::new());
+            engine.settle().expect("the disk works");
+        }
+    });
+}
+
+/// `keep_up` is called once when the engine is filled, and after each turn.
+fn engine<E: Engine>(criterion: &mut Criterion, name: &str, mut engine: E, keep_up: impl Fn(&mut E, bool)) {
     let mut sequence = 0;
     for place in 0..KEYS {
         put(&mut engine, &mut sequence, place);
     }
+    keep_up(&mut engine, true);
     let mut rng = Rng::new(1);
     let mut group = criterion.benchmark_group(name);
 
@@ -35,6 +54,7 @@ fn engine<E: Engine>(criterion: &mut Criterion, name: &str, mut engine: E) {
             published = engine.view();
             engine.evict_below(sequence);
             engine.tidy(2 * PUTS_A_TURN as usize);
+            keep_up(&mut engine, false);
         });
     });
     let view = published;
@@ -75,5 +95,9 @@ fn key(place: u64) -> Key {
     Key::prefixed(&hash(&[place]).to_be_bytes(), &place.to_be_bytes())
 }
 
-criterion_group!(benches, memory);
+fn key_beyond_all() -> Key {
+    Key::new(&[0xff; 17])
+}
+
+criterion_group!(benches, memory, disk);
 criterion_main!(benches);

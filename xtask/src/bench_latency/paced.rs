@@ -28,13 +28,16 @@ pub struct Windows {
 pub struct Latencies {
     /// In microseconds.
     pub latencies: Histogram<u64>,
+    /// Writes that were answered in this window, whenever they began.
+    pub answered: u64,
     pub errors: u64,
 }
 
 impl Windows {
     pub fn new(duration: Duration, length: Duration) -> Windows {
         let count = duration.as_nanos().div_ceil(length.as_nanos()) as usize;
-        let empty = || Latencies { latencies: Histogram::new(3).expect("three digits are allowed"), errors: 0 };
+        let empty =
+            || Latencies { latencies: Histogram::new(3).expect("three digits are allowed"), answered: 0, errors: 0 };
         Windows { length, windows: std::iter::repeat_with(empty).take(count).collect() }
     }
 
@@ -44,12 +47,20 @@ impl Windows {
 
     /// What began at a time since the beginning.
     pub fn record(&mut self, began: Duration, outcome: Result<Duration, String>) {
-        let at = (began.as_nanos() / self.length.as_nanos()) as usize;
-        let Some(window) = self.windows.get_mut(at) else { return };
+        if let Ok(latency) = outcome
+            && let Some(window) = self.at(began + latency)
+        {
+            window.answered += 1;
+        }
+        let Some(window) = self.at(began) else { return };
         match outcome {
             Ok(latency) => window.latencies.record(latency.as_micros().max(1) as u64).expect("it grows by itself"),
             Err(_) => window.errors += 1,
         }
+    }
+
+    fn at(&mut self, time: Duration) -> Option<&mut Latencies> {
+        self.windows.get_mut((time.as_nanos() / self.length.as_nanos()) as usize)
     }
 }
 

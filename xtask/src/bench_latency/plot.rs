@@ -97,7 +97,7 @@ fn draw_latency(story: &Story, panel: &Panel) -> Drawn {
 
 fn draw_rate(story: &Story, panel: &Panel) -> Drawn {
     let per_second = |writes: u64| writes as f64 / WINDOW.as_secs_f64();
-    let most = story.windows.iter().map(|window| per_second(window.writes)).fold(story.rate, f64::max) * 1.15;
+    let most = story.windows.iter().map(|window| per_second(window.answered)).fold(story.rate, f64::max) * 1.15;
     let mut chart = ChartBuilder::on(panel)
         .margin(8)
         .margin_right(90)
@@ -106,7 +106,7 @@ fn draw_rate(story: &Story, panel: &Panel) -> Drawn {
         .build_cartesian_2d(0.0..story.end(), 0.0..most)?;
     chart
         .configure_mesh()
-        .y_desc("writes per second")
+        .y_desc("answers per second")
         .x_labels(15)
         .y_labels(4)
         .y_label_formatter(&|rate| with_thousands(*rate))
@@ -114,7 +114,7 @@ fn draw_rate(story: &Story, panel: &Panel) -> Drawn {
         .bold_line_style(RGBColor(230, 230, 230))
         .label_style(LABEL)
         .draw()?;
-    let points = story.points(|window| window.writes as f64 / WINDOW.as_secs_f64());
+    let points = story.points(|window| window.answered as f64 / WINDOW.as_secs_f64());
     chart.draw_series(LineSeries::new(points, ShapeStyle::from(BLACK).stroke_width(1)))?;
     Ok(())
 }

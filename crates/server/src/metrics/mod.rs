@@ -29,8 +29,19 @@ pub struct Metrics {
     pub log_bytes: Counter,
     /// Of the node's thread: everything that came in since the last turn, and applying what was committed.
     pub turn: Histogram,
+    pub flushes: Upkept,
+    pub merges: Upkept,
     pub http: Http,
     traffic: Mutex<BTreeMap<NodeId, Arc<Traffic>>>,
+}
+
+/// Jobs of the engine's upkeep, of one kind.
+#[derive(Default)]
+pub struct Upkept {
+    pub running: Counter,
+    pub done: Counter,
+    /// Of the tables that they wrote.
+    pub written_bytes: Counter,
 }
 
 /// Rises only, unless it is set.

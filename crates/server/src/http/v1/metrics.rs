@@ -74,6 +74,13 @@ fn of_the_store<C: Cluster>(text: &mut Text, member: &Member<C>) {
         "Time that the node's thread takes for one turn: all that came in, and applying what was committed.",
         &metrics.turn,
     );
+    let (flushes, merges) = (&metrics.flushes, &metrics.merges);
+    text.counter("quorate_flushes_total", "Flushes of the engine that are done.", flushes.done.get());
+    text.number("quorate_flushes_running", "Flushes of the engine under way.", flushes.running.get());
+    text.counter("quorate_flushed_bytes_total", "Size of the tables that flushes wrote.", flushes.written_bytes.get());
+    text.counter("quorate_merges_total", "Merges of the engine's tables that are done.", merges.done.get());
+    text.number("quorate_merges_running", "Merges of the engine's tables under way.", merges.running.get());
+    text.counter("quorate_merged_bytes_total", "Size of the tables that merges wrote.", merges.written_bytes.get());
     if let Ok(view) = member.cluster.view() {
         text.number("etcd_debugging_mvcc_keys_total", "Keys.", view.len());
         text.number("etcd_debugging_mvcc_current_revision", "The store's revision.", view.revision());

@@ -27,6 +27,15 @@ pub struct Job {
     work: Work,
 }
 
+/// What a job is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobKind {
+    Flush,
+    Merge,
+    /// Of what is superfluous.
+    Removal,
+}
+
 /// What a job came to, for [`super::DiskEngine::finish`].
 pub struct Finished {
     pub(super) shared: Arc<Shared>,
@@ -115,6 +124,14 @@ impl Job {
         Ok(outcome.map(|outcome| Finished { shared: shared.clone(), outcome }))
     }
 
+    pub fn kind(&self) -> JobKind {
+        match &self.work {
+            Work::Flush(_) => JobKind::Flush,
+            Work::Merge(_) => JobKind::Merge,
+            Work::Remove(_) | Work::Discard => JobKind::Removal,
+        }
+    }
+
     /// How much work it is, about: the smaller goes first. Flushes come before all else, as memory waits for them.
     pub fn size_bytes(&self) -> u64 {
         match &self.work {
@@ -129,6 +146,14 @@ impl Finished {
     /// Whether what was sealed first, of what was not durable before, is durable now.
     pub fn is_flush(&self) -> bool {
         matches!(self.outcome, Outcome::Flushed { .. })
+    }
+
+    /// How large the tables are that it wrote.
+    pub fn written_bytes(&self) -> u64 {
+        match &self.outcome {
+            Outcome::Flushed { run } | Outcome::Merged { run, .. } => run.as_ref().map_or(0, |run| run.size_bytes()),
+            Outcome::Removed | Outcome::Discarded => 0,
+        }
     }
 }
 

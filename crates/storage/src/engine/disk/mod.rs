@@ -45,7 +45,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use table::{BlockCache, Run, Table, TableId, TableWriter};
 
-pub use job::{Finished, Job};
+pub use job::{Finished, Job, JobKind};
 
 /// So many runs of about a size are merged.
 const RUNS_OF_A_SIZE: usize = 4;
