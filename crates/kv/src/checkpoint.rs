@@ -17,6 +17,8 @@
 //!
 //! Not handled: files, their checksums, and naming a damaged place: that is up to whoever supplies the blocks.
 
+mod note;
+
 use crate::command::{MAX_IDEMPOTENCY_KEY_BYTES, MAX_KEY_BYTES, MAX_LEASE, MAX_TTL_SECONDS, MAX_VALUE_BYTES};
 use crate::history::{Changed, Entries, Tail};
 use crate::keys::{CHANGES_END, DATA_END, IDEMPOTENCY_END, Key, LEASE_KEYS_END};
@@ -30,7 +32,6 @@ use base::{Index, NodeId, Position};
 use bytes::Bytes;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::convert::Infallible;
 use std::fmt;
 use storage::StorageError;
 use storage::engine::{AnyEngine, AnyHistory, Engine, History as _, Version, View as _};
@@ -192,31 +193,6 @@ impl Store {
 }
 
 impl Store {
-    /// What of the state is neither in the engine nor to be found there: small, and taken along when the engine makes
-    /// itself durable.
-    pub(crate) fn note(&self) -> Bytes {
-        let mut note = Writer::new();
-        note.blob(self.small().head().as_slice());
-        for (node, session) in &self.sessions {
-            note.blob(session_record(*node, session).as_slice());
-        }
-        note.into_bytes()
-    }
-
-    /// The store of an engine and the note of the same moment.
-    pub(crate) fn open(engine: AnyEngine, note: Bytes) -> Result<Store, StorageError> {
-        let opened = Loader::open(engine, note).map_err(|error| match error {
-            LoadError::Source(error) => match error {},
-            LoadError::Storage(error) => error,
-            LoadError::Malformed(Malformed(what)) => {
-                StorageError::Damaged { file: "the manifest of the state".into(), offset: 0, what: what.into() }
-            }
-        });
-        let mut store = opened?.store;
-        store.engine.evict_below(store.head.compacted.index);
-        Ok(store)
-    }
-
     fn small(&self) -> Small<'_> {
         Small {
             head: &self.head,
@@ -326,41 +302,6 @@ struct Changes {
 }
 
 impl Loader {
-    fn open(engine: AnyEngine, note: Bytes) -> Result<Loader, LoadError<Infallible>> {
-        let mut note = Reader::new(note);
-        let mut loader = Loader::from_head(engine, Reader::new(note.blob()?))?;
-        for _ in 0..loader.sessions {
-            let mut record = Reader::new(note.blob()?);
-            if record.u8()? != SESSION {
-                return Err(Malformed("a session").into());
-            }
-            loader.session(record)?;
-        }
-        note.finish()?;
-        let view = loader.store.engine.view();
-        for row in view.range(DATA_END, Some(IDEMPOTENCY_END)) {
-            let (key, value) = row.map_err(LoadError::Storage)?;
-            match Key::decode(&key) {
-                Some(Key::Idempotency(name)) => loader.idempotency(name, value)?,
-                _ => return Err(Malformed("key of an idempotency entry").into()),
-            }
-        }
-        if loader.idempotency.iter().any(Bytes::is_empty) || view.sequence() != loader.store.head.applied.index {
-            return Err(Malformed("it is of another moment than the tables").into());
-        }
-        if let Some(block) = view.range(IDEMPOTENCY_END, Some(CHANGES_END)).next() {
-            let (key, _) = block.map_err(LoadError::Storage)?;
-            let Some(Key::Changes { first, .. }) = Key::decode(&key) else {
-                return Err(Malformed("key of a block of revisions").into());
-            };
-            loader.store.swept = first;
-        }
-        drop(view);
-        loader.store.idempotency = std::mem::take(&mut loader.idempotency).into();
-        (loader.store.head.keys, loader.store.head.leases) = (loader.keys, loader.leases);
-        Ok(loader)
-    }
-
     fn from_head(engine: AnyEngine, mut record: Reader) -> Result<Loader, Malformed> {
         if record.u8()? != HEAD || record.varint()? != FORMAT {
             return Err(Malformed("checkpoint: its beginning, or it is of another version"));

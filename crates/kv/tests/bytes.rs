@@ -8,6 +8,7 @@ use kv::{Picture, Query, Refusal, Relation, RequestId, SessionId, Step, Store, T
 use proptest::collection::vec;
 use proptest::prelude::*;
 use storage::StorageError;
+use storage::engine::AnyEngine;
 use xxhash_rust::xxh3::xxh3_64;
 
 proptest! {
@@ -59,6 +60,15 @@ proptest! {
     #[test]
     fn no_bytes_make_loading_panic(bytes in vec(any::<u8>(), 0..200)) {
         prop_assert!(load(&bytes, 50).is_err());
+    }
+
+    #[test]
+    fn no_lie_in_a_note_makes_opening_panic(at in any::<prop::sample::Index>(), byte: u8, more in vec(any::<u8>(), 0..3)) {
+        let (engine, note) = sample().apart().unwrap();
+        let mut lie = note.to_vec();
+        let at = at.index(lie.len());
+        lie.splice(at..at + 1, std::iter::once(byte).chain(more));
+        open_and_read(engine, lie.into());
     }
 
     /// Changes whose checksum is right, so that the checks of the content itself must hold: what is loaded all the same
@@ -176,6 +186,35 @@ fn every_flipped_byte_of_a_checkpoint_is_noticed() {
 }
 
 #[test]
+fn no_flipped_byte_of_a_note_makes_opening_panic() {
+    let stream = stream(&sample());
+    let apart = || load(&stream, 1000).unwrap().apart().unwrap();
+    let (engine, note) = apart();
+    assert_eq!(self::stream(&Store::open(engine, note.clone()).unwrap()), stream);
+    let mut opened = 0;
+    for at in 0..note.len() {
+        for flip in [1, 0x80, 0xff] {
+            let mut damaged = note.to_vec();
+            damaged[at] ^= flip;
+            opened += u32::from(open_and_read(apart().0, damaged.into()));
+        }
+        assert!(!open_and_read(apart().0, note.slice(..at)), "cut to {at}");
+    }
+    // Some of it is beyond judging, such as a session's answers: that is what the manifest's checksum is for.
+    assert!(opened < note.len() as u32, "{opened} of {} bytes, three times each", note.len());
+}
+
+fn open_and_read(engine: AnyEngine, note: Bytes) -> bool {
+    let Ok(opened) = Store::open(engine, note) else { return false };
+    let view = opened.view();
+    for revision in view.compacted()..=view.revision().min(view.compacted() + 200) {
+        let _ = view.at(revision).map(|picture| picture.range(b"", None).count());
+    }
+    let _ = view.changes(view.compacted(), KeyRange::all(), true).map(|changes| changes.take(200).count());
+    true
+}
+
+#[test]
 fn a_checkpoint_cut_short_or_with_more_behind_it_is_refused() {
     let stream = stream(&sample());
     for length in 0..stream.len() {
@@ -205,6 +244,19 @@ fn a_checkpoint_whose_parts_do_not_fit_is_refused() {
             assert!(load(&sealed(&swapped.concat()), 100).is_err(), "record {at} before the one before it");
         }
     }
+}
+
+/// As many rows as there are keys with a lease, each of a lease that is there, but one names another key.
+#[test]
+fn a_lease_that_names_another_key_is_refused() {
+    let stream = stream(&sample());
+    let mut records = records(&stream);
+    // Length; kind of the record; length of the row's key, which begins with its kind.
+    let named = records.iter_mut().rfind(|record| record[1] == 3 && record[3] == 5).unwrap();
+    let last = named.last_mut().unwrap();
+    assert_eq!(*last, b'b');
+    *last = b'c';
+    assert!(load(&sealed(&records.concat()), 100).is_err());
 }
 
 #[test]

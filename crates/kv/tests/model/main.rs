@@ -1,7 +1,7 @@
 //! Random lives of a store beside a model written apart ([`model`]).
 //!
 //! A second replica applies the same commands after encoding and decoding them, and is now and then replaced by one
-//! loaded from its own checkpoint: all three must agree at every step.
+//! loaded from its own checkpoint, or opened again from its engine and a note: all three must agree at every step.
 //!
 //! `KV_MODEL_COMMANDS=1000000 cargo test -p kv --test model` takes more than a slice of it.
 
@@ -67,7 +67,7 @@ fn life(seed: u64, commands: u64) {
             assert_eq!(straight.answer(&asked), model.answer(&asked), "seed {seed}, {position:?}: {asked:?}");
         }
         if rng.chance(5) {
-            reloaded = reload(&reloaded, &mut rng);
+            reloaded = if rng.chance(500) { reload(&reloaded, &mut rng) } else { reopen(reloaded) };
             assert_eq!(reloaded.content_hash().unwrap(), straight.content_hash().unwrap(), "seed {seed}, {position:?}");
         }
         if rng.chance(20) {
@@ -314,6 +314,15 @@ fn request(rng: &mut Rng, next_numbers: &mut BTreeMap<SessionId, u64>) -> Reques
 fn session(rng: &mut Rng) -> SessionId {
     let boot = if rng.chance(970) { 5 } else { rng.between(1, 9) };
     SessionId { node: rng.between(1, 5), boot }
+}
+
+/// As after a restart: what is not in the engine, and was not noted, is gone.
+fn reopen(store: Store) -> Store {
+    let configuration = store.configuration().clone();
+    let (engine, note) = store.apart().unwrap();
+    let opened = Store::open(engine, note).unwrap();
+    assert_eq!(opened.configuration(), &configuration);
+    opened
 }
 
 fn reload(store: &Store, rng: &mut Rng) -> Store {

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod compact;
+mod damage;
 mod keys;
 mod leases;
 mod list;

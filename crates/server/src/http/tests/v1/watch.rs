@@ -5,7 +5,7 @@ use crate::watch::End;
 use kv::Action;
 
 /// An answer that does not end.
-struct Reading {
+pub struct Reading {
     client: DuplexStream,
     head: Answered,
     /// What came since the last look, without the marks of its chunks.
@@ -15,7 +15,7 @@ struct Reading {
 }
 
 impl Reading {
-    async fn of(server: &Server, path: &str, headers: &[(&str, &str)]) -> Reading {
+    pub async fn of(server: &Server, path: &str, headers: &[(&str, &str)]) -> Reading {
         let mut client = server.connect();
         client.write_all(&request("GET", path, headers, b"")).await.unwrap();
         let head = Answered::read(&mut client).await;
@@ -37,7 +37,7 @@ impl Reading {
     }
 
     /// What came up to the end of this text, which comes sooner or later.
-    async fn until(&mut self, text: &str) -> String {
+    pub async fn until(&mut self, text: &str) -> String {
         loop {
             if let Some(at) = self.body.find(text) {
                 let rest = self.body.split_off(at + text.len());
@@ -47,7 +47,7 @@ impl Reading {
         }
     }
 
-    async fn rest(mut self) -> String {
+    pub async fn rest(mut self) -> String {
         while !self.ended {
             self.some().await;
         }
