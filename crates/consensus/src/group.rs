@@ -222,6 +222,11 @@ impl Group {
         self.seed_timeout();
     }
 
+    /// As leader: lets everybody hear of it now.
+    pub fn ping(&mut self) {
+        self.raw.ping();
+    }
+
     /// The leader seems dead: stop protecting it from elections, as if its lease had run out.
     pub fn expire_lease(&mut self) {
         if !self.is_leader() {

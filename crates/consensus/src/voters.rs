@@ -37,6 +37,12 @@ impl Voters {
         !self.voters_outgoing.is_empty()
     }
 
+    /// Whether those make a majority; during a joint change, one of either set.
+    pub fn is_majority(&self, is_among: impl Fn(NodeId) -> bool) -> bool {
+        let most = |list: &[NodeId]| list.iter().filter(|&&id| is_among(id)).count() * 2 > list.len();
+        most(&self.voters) && (!self.is_joint() || most(&self.voters_outgoing))
+    }
+
     pub fn contains(&self, id: NodeId) -> bool {
         [&self.voters, &self.learners, &self.voters_outgoing, &self.learners_next].iter().any(|list| list.contains(&id))
     }
@@ -97,6 +103,16 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_majority_is_more_than_half_of_either_set() {
+        let voters = Voters { voters: vec![1, 2, 3, 4], ..Voters::default() };
+        let is_majority = |voters: &Voters, ids: &[NodeId]| voters.is_majority(|id| ids.contains(&id));
+        assert!(is_majority(&voters, &[1, 2, 4]) && !is_majority(&voters, &[1, 2]));
+        let joint = Voters { voters_outgoing: vec![1, 5, 6], ..voters };
+        assert!(is_majority(&joint, &[1, 2, 3, 5]) && !is_majority(&joint, &[1, 2, 3]));
+        assert!(!is_majority(&Voters::default(), &[1]));
+    }
 
     #[test]
     fn lists_out_of_order_are_refused() {

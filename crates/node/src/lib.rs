@@ -180,7 +180,10 @@ impl Node {
         match event {
             Event::Tick { unix_ms } => self.tick(unix_ms),
             Event::Peer { from, message } => self.message(from, message),
-            Event::PeerUp { node } => self.replicas.values_mut().for_each(|r| r.peer_up(node)),
+            Event::PeerUp { node } => {
+                let now = self.now;
+                self.replicas.values_mut().for_each(|r| r.peer_up(node, now));
+            }
             Event::PeerDown { node } => {
                 let now = self.now;
                 self.replicas.values_mut().for_each(|r| r.peer_down(node, now));

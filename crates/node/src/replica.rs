@@ -19,6 +19,7 @@ use base::{GroupId, Index, NodeId, Position, Term};
 use bytes::Bytes;
 use consensus::{Committed, Group, Start};
 use kv::{Action, Answer, Command};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use storage::StorageError;
 use storage::checkpoint::CheckpointInfo;
@@ -56,8 +57,13 @@ pub(crate) struct Replica {
     log_bytes: u64,
     /// What the last turn saw: leader and term.
     saw: (Option<NodeId>, Term),
-    /// The leader's connection broke: stand for election at that tick, unless it is heard of before.
+    /// The leader's connection broke, or there may be none: stand for election at that tick, unless one is heard of
+    /// before.
     campaign_at: Option<u64>,
+    /// This replica has heard of no leader since it started, nor stood for election.
+    has_just_started: bool,
+    /// The peers to which a connection stands.
+    connected: BTreeSet<NodeId>,
     /// What recovery wants written.
     first_write: Option<GroupWrite>,
     /// The members changed, and the disk is to know that the change is committed.
@@ -151,6 +157,8 @@ impl Replica {
             log_bytes,
             saw: (None, 0),
             campaign_at: None,
+            has_just_started: true,
+            connected: BTreeSet::new(),
             first_write,
             members_changed: false,
             published: (Position { index: u64::MAX, term: 0 }, 0),
@@ -177,7 +185,7 @@ impl Replica {
         }
         notices.extend(self.watch.look(now, &self.group, &self.configuration));
         if self.campaign_at.is_some_and(|at| at <= now) {
-            self.campaign_at = None;
+            (self.campaign_at, self.has_just_started) = (None, false);
             self.group.campaign();
         }
         let why = self.why_nothing_happens();
@@ -269,7 +277,7 @@ impl Replica {
             return;
         }
         if message.is_from_leader() && message.term() >= self.group.term() {
-            self.campaign_at = None;
+            (self.campaign_at, self.has_just_started) = (None, false);
         }
         // As if it had been lost on the way: the leader sends no more than a window's worth, and again later.
         if message.has_entries() && upkeep::pressure(&self.store) == Pressure::Full {
@@ -287,24 +295,53 @@ impl Replica {
     }
 
     pub(crate) fn peer_down(&mut self, peer: NodeId, now: u64) {
+        self.connected.remove(&peer);
         self.group.report_unreachable(peer);
         self.snapshots.stop_sending(peer, &mut self.group);
         if self.group.leader() == Some(peer) && self.configuration.voters.voters.contains(&self.me) {
-            // Each follower in turn, so that they do not split the vote; the order changes with the term, and all
-            // agree on it.
-            let others: Vec<NodeId> =
-                self.configuration.voters.voters.iter().copied().filter(|&id| id != peer).collect();
-            let mine = others.iter().position(|&id| id == self.me).unwrap_or(0) as u64;
-            let rank = (mine + hash(&[self.group.term()])) % others.len().max(1) as u64;
             self.group.expire_lease();
-            self.campaign_at = Some(now + 1 + 2 * rank);
+            self.campaign_at = Some(now + self.turn_to_stand(Some(peer)));
         }
+        self.stand_soon_after_the_start(now);
     }
 
-    pub(crate) fn peer_up(&mut self, peer: NodeId) {
+    pub(crate) fn peer_up(&mut self, peer: NodeId, now: u64) {
+        self.connected.insert(peer);
         if self.group.leader() == Some(peer) {
             self.writes.resend_all();
         }
+        // It may have just started, and need not wait for the next heartbeat to know who leads.
+        if self.group.is_leader() {
+            self.group.ping();
+        }
+        self.stand_soon_after_the_start(now);
+    }
+
+    /// When all voters start together there is no leader to wait for: whoever can talk to a majority stands. It asks for
+    /// a pre-vote first, so where there is a leader, those that hear it do not answer, and no term changes. If nothing
+    /// comes of it, the election timeout goes on.
+    fn stand_soon_after_the_start(&mut self, now: u64) {
+        if !self.has_just_started {
+            return;
+        }
+        let voters = &self.configuration.voters;
+        let is_there = |id| id == self.me || self.connected.contains(&id);
+        let can_win = voters.voters.contains(&self.me) && voters.is_majority(is_there);
+        self.campaign_at = match self.campaign_at {
+            _ if !can_win => None,
+            Some(at) => Some(at),
+            None => Some(now + self.turn_to_stand(None)),
+        };
+    }
+
+    /// After how many ticks this voter stands: each in turn, so that they do not split the vote. The order changes with
+    /// the term, and all agree on it.
+    fn turn_to_stand(&self, gone: Option<NodeId>) -> u64 {
+        let voters = self.configuration.voters.voters.iter().copied();
+        let others: Vec<NodeId> = voters.filter(|&id| Some(id) != gone).collect();
+        let mine = others.iter().position(|&id| id == self.me).unwrap_or(0) as u64;
+        let rank = (mine + hash(&[self.group.term()])) % others.len().max(1) as u64;
+        1 + 2 * rank
     }
 
     /// A checkpoint that was sent to us is installed, or failed to be.
@@ -411,6 +448,7 @@ impl Replica {
         let sees = (self.group.leader(), self.group.term());
         if sees != self.saw {
             self.saw = sees;
+            self.has_just_started &= sees.0.is_none();
             self.reads.restart();
             self.writes.resend_all();
             self.compaction.restart();

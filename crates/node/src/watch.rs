@@ -95,12 +95,11 @@ impl Watch {
     fn hearing(&self, now: u64, ticks: u64, configuration: &Configuration) -> Hearing {
         let is_heard = |id: &NodeId| *id == self.me || self.heard.get(id).is_some_and(|&heard| heard + ticks > now);
         let halves = [&configuration.voters.voters, &configuration.voters.voters_outgoing];
-        let is_majority = |half: &Vec<NodeId>| half.iter().filter(|id| is_heard(id)).count() * 2 > half.len();
         let voters: BTreeSet<NodeId> = halves.into_iter().flatten().copied().collect();
         Hearing {
             voters: voters.len(),
             silent: voters.into_iter().filter(|id| !is_heard(id)).collect(),
-            is_majority: halves.into_iter().filter(|half| !half.is_empty()).all(is_majority),
+            is_majority: configuration.voters.is_majority(|id| is_heard(&id)),
         }
     }
 }

@@ -93,6 +93,81 @@ fn a_broken_connection_to_the_leader_starts_an_election_early() {
     assert!(world.ticks - before <= 5, "{} ticks", world.ticks - before);
 }
 
+/// Nobody is left who led, so nobody waits for an election timeout to pass without a word of him.
+#[test]
+fn when_all_start_again_a_leader_is_elected_as_soon_as_they_are_connected() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    world.ask("a", put("k", "1"));
+    for _ in 0..5 {
+        let term = world.status("a").term;
+        ["a", "b", "c"].into_iter().for_each(|name| world.kill(name));
+        ["a", "b", "c"].into_iter().for_each(|name| world.restart(name));
+        assert!(world.run_until(5, |w| w.try_leader().is_some()));
+        assert_eq!(world.status("a").term, term + 1, "the vote was not split");
+        assert_eq!(world.read("b", "k"), Some("1".into()));
+    }
+    world.assert_equal_states();
+}
+
+#[test]
+fn who_starts_without_a_majority_of_the_voters_waits() {
+    let mut world = cluster_of(&["a", "b"]);
+    world.start_empty("l");
+    assert_eq!(world.ask("a", join_as_learner("l")), Outcome::Done);
+    let all = ["a", "b", "l"];
+    all.into_iter().for_each(|name| world.kill(name));
+    world.restart("a");
+    // A learner is no voter.
+    world.restart("l");
+    world.run(8);
+    assert_eq!(world.status("a").role, Role::Follower);
+    // The other voter is gone again before it was time to stand.
+    world.restart("b");
+    world.kill("b");
+    world.run(3);
+    assert_eq!(world.status("a").role, Role::Follower);
+    world.restart("b");
+    assert!(world.run_until(5, |w| w.try_leader().is_some()));
+}
+
+/// The two that are left elect a leader, though the one whose turn it is first does not come.
+#[test]
+fn when_most_start_again_a_leader_is_elected_soon() {
+    for gone in ["a", "b", "c"] {
+        let mut world = cluster_of(&["a", "b", "c"]);
+        world.ask("a", put("k", "1"));
+        ["a", "b", "c"].into_iter().for_each(|name| world.kill(name));
+        ["a", "b", "c"].into_iter().filter(|name| *name != gone).for_each(|name| world.restart(name));
+        assert!(world.run_until(5, |w| w.try_leader().is_some()), "without {gone}");
+    }
+}
+
+#[test]
+fn a_restart_under_a_living_leader_begins_no_election() {
+    for lost in [None, Some("heartbeat")] {
+        let mut world = cluster_of(&["a", "b", "c"]);
+        world.ask("a", put("k", "1"));
+        let (leader, term) = (world.leader(), world.status("a").term);
+        for name in ["a", "b", "c"].into_iter().filter(|name| *name != leader) {
+            // Where it hears nothing of its leader it stands, and those who do hear it do not answer.
+            if let Some(kind) = lost {
+                world.lose_to(name, kind);
+            }
+            world.kill(name);
+            world.restart(name);
+            assert_eq!(world.status(name).leader.is_some(), lost.is_none(), "it is told at once");
+            world.run(8);
+            assert_eq!(world.status(name).role, if lost.is_none() { Role::Follower } else { Role::Candidate });
+            world.lose_nothing();
+            world.run(8);
+            for name in ["a", "b", "c"] {
+                let status = world.status(name);
+                assert_eq!((status.term, status.leader), (term, world.status(&leader).leader), "{name}");
+            }
+        }
+    }
+}
+
 #[test]
 fn without_a_majority_a_write_times_out_and_the_error_says_what_is_known() {
     let mut world = cluster_of(&["a", "b", "c"]);

@@ -48,6 +48,8 @@ pub(crate) struct Process {
     /// Who this process can talk to, and where, beside those in its configuration.
     pub callers: BTreeMap<NodeId, HostNumber>,
     pub connected: BTreeSet<NodeId>,
+    /// The members that it has called.
+    pub called: BTreeSet<NodeId>,
     pub inbox: Vec<Event>,
     pub turn_is_due: bool,
     pub tick_is_due: bool,
@@ -84,7 +86,8 @@ pub(crate) enum Job {
     RememberRemoval(String),
 }
 
-/// What a message carries beside its content: the handshake of the connection that it came by.
+/// What a message carries beside its content: the handshake of the connection that it came by. Without content it is the
+/// handshake alone.
 #[derive(Clone)]
 pub(crate) struct Letter {
     pub from_host: HostNumber,
@@ -119,6 +122,7 @@ impl Process {
             node: None,
             callers: BTreeMap::new(),
             connected: BTreeSet::new(),
+            called: BTreeSet::new(),
             inbox: Vec::new(),
             turn_is_due: false,
             tick_is_due: false,

@@ -17,6 +17,7 @@ use crate::{HostNumber, Micros, SECOND};
 use base::codec::Writer;
 use base::rng::{Rng, hash};
 use base::{ClusterId, Incarnation, Index, NodeId};
+use bytes::Bytes;
 use kv::{Command, RequestId};
 use node::{
     Effect, Event, Greeting, Message, Node, Notice, Outcome, ReadLevel, Request, Role, Status, TICKS_PER_SECOND,
@@ -717,8 +718,10 @@ impl World {
 
     fn take_in(&mut self, host: HostNumber, event: Event) {
         if let Some(process) = self.hosts.get_mut(&host).and_then(|h| h.process.as_mut()) {
-            if let Event::PeerDown { node } = event {
-                process.connected.remove(&node);
+            match event {
+                Event::PeerUp { node } => _ = process.connected.insert(node),
+                Event::PeerDown { node } => _ = process.connected.remove(&node),
+                _ => {}
             }
             process.inbox.push(event);
             self.wants_turn(host);
@@ -799,6 +802,7 @@ impl World {
                 if let Some(running) = self.hosts.get_mut(&host).and_then(Host::running_mut) {
                     running.status = status;
                 }
+                self.call_members(host);
             }
             Effect::Greet { id, address } => self.greet(host, id, &address),
             Effect::WriteCheckpoint { group, position, frozen } => {
@@ -1069,6 +1073,26 @@ impl World {
     // Messages.
 
     fn send(&mut self, host: HostNumber, to: NodeId, message: Message) {
+        if let Message::SnapshotOffer { .. } = message {
+            self.totals.snapshots_sent += 1;
+        }
+        let mut w = Writer::new();
+        message.encode(&mut w);
+        self.deliver(host, to, w.into_bytes());
+    }
+
+    /// Every member is called once, that there is a connection before anybody has anything to say.
+    fn call_members(&mut self, host: HostNumber) {
+        let Some(process) = self.hosts.get_mut(&host).and_then(|h| h.process.as_mut()) else { return };
+        let Some(running) = &process.node else { return };
+        let others = running.status.configuration.members.keys().filter(|&&id| id != running.id);
+        let new: Vec<NodeId> = others.copied().filter(|&id| process.called.insert(id)).collect();
+        for id in new {
+            self.deliver(host, id, Bytes::new());
+        }
+    }
+
+    fn deliver(&mut self, host: HostNumber, to: NodeId, bytes: Bytes) {
         let Some(h) = self.hosts.get(&host) else { return };
         let (Some(process), Some(running)) = (&h.process, h.running()) else { return };
         let member = running.status.configuration.members.get(&to);
@@ -1076,11 +1100,6 @@ impl World {
         let at = |address: &String| self.hosts.values().find(|host| host.address == *address).map(|host| host.number);
         let there = member.and_then(|member| at(&member.address)).or_else(|| process.callers.get(&to).copied());
         let Some(there) = there else { return };
-        if let Message::SnapshotOffer { .. } = message {
-            self.totals.snapshots_sent += 1;
-        }
-        let mut w = Writer::new();
-        message.encode(&mut w);
         let letter = Letter {
             from_host: host,
             from_life: h.life,
@@ -1088,7 +1107,7 @@ impl World {
             from: running.id,
             to,
             to_incarnation: member.map(|member| member.incarnation),
-            bytes: w.into_bytes(),
+            bytes,
         };
         let copies = self.network.send(host, there);
         if copies.is_empty() {
@@ -1131,8 +1150,17 @@ impl World {
             return;
         }
         process.callers.insert(letter.from, letter.from_host);
-        if process.connected.insert(letter.from) {
+        let is_call = letter.bytes.is_empty();
+        if process.connected.insert(letter.from) || is_call {
             process.inbox.push(Event::PeerUp { node: letter.from });
+        }
+        if is_call {
+            self.wants_turn(host);
+            for delay in self.network.send(host, letter.from_host).into_iter().take(1) {
+                let (host, life) = (letter.from_host, letter.from_life);
+                self.at(delay, Happening::Post { host, life, event: Event::PeerUp { node: letter.to } });
+            }
+            return;
         }
         let digest = u64::from(base::checksum(&letter.bytes));
         match Message::decode(letter.bytes) {

@@ -24,6 +24,7 @@ macro_rules! scripts {
 
 scripts! {
     a_cluster_of_three
+    all_members_start_again
     answer_to_an_earlier_life
     bytes_that_never_reached_the_disk
     compaction_of_what_is_old

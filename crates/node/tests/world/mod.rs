@@ -110,6 +110,7 @@ impl World {
         for (other, host) in &self.hosts {
             if other != name && host.node.is_some() {
                 self.events.push_back((other.clone(), Event::PeerUp { node: id }));
+                self.events.push_back((name.into(), Event::PeerUp { node: host.id.unwrap() }));
             }
         }
         self.turn(name);
