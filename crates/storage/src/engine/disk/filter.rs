@@ -50,7 +50,7 @@ impl Filter {
 
 /// Where the line of a hash begins. By its upper half; the lower one picks the bits.
 fn line_of(hash: u64, lines: usize) -> usize {
-    ((hash >> 32) * lines as u64 >> 32) as usize * LINE_BYTES
+    (((hash >> 32) * lines as u64) >> 32) as usize * LINE_BYTES
 }
 
 fn probes(hash: u64) -> impl Iterator<Item = usize> {

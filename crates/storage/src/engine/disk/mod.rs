@@ -99,7 +99,7 @@ pub struct DiskEngine {
     /// Nothing but views has them any more.
     superfluous: Vec<Arc<Table>>,
     removing: bool,
-    loading: Option<Loading>,
+    loading: Option<Box<Loading>>,
 }
 
 struct Sealed {
@@ -396,10 +396,9 @@ impl Engine for DiskEngine {
 
     fn load(&mut self, sequence: Sequence, key: Key, value: Option<Bytes>) -> Result<(), StorageError> {
         let shared = &self.shared;
-        let loading = self.loading.get_or_insert_with(|| Loading {
-            writer: RunWriter::new(shared),
-            key: key.clone(),
-            versions: Vec::new(),
+        let loading = self.loading.get_or_insert_with(|| {
+            let (writer, key) = (RunWriter::new(shared), key.clone());
+            Box::new(Loading { writer, key, versions: Vec::new() })
         });
         if loading.key != key {
             loading.end_key()?;
