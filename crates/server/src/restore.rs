@@ -50,6 +50,9 @@ pub fn restore(file: &Path, folder: &Path, name: &str, address: &str) -> Result<
     }
     let files: Arc<dyn Files> = Arc::new(RealFiles::new());
     let in_words = |error: StorageError| StartError(error.to_string());
+    // All of it once, so that nothing is begun for one that is not whole.
+    let mut whole = BackupReader::open(&files, file).map_err(|error| refused(file, error))?;
+    while whole.next_block().map_err(|error| refused(file, error))?.is_some() {}
 
     let kept = Folder::open(folder, false, Engine::default()).map_err(in_words)?;
     if !kept.is_empty().map_err(in_words)? {
@@ -83,12 +86,7 @@ pub fn restore(file: &Path, folder: &Path, name: &str, address: &str) -> Result<
 
 fn load(files: &Arc<dyn Files>, file: &Path, home: &Home) -> Result<(ClusterId, Store), StartError> {
     let name = file.display();
-    let refused = |error: StorageError| match error {
-        StorageError::Damaged { offset, what, .. } => StartError(format!(
-            "the backup {name} is damaged at offset {offset}: {what}; nothing was restored: take another backup"
-        )),
-        other => StartError(other.to_string()),
-    };
+    let refused = |error| refused(file, error);
     let mut reader = BackupReader::open(files, file).map_err(refused)?;
     let head = *reader.head();
     let engine = home.engine().map_err(refused)?;
@@ -103,6 +101,16 @@ fn load(files: &Arc<dyn Files>, file: &Path, home: &Home) -> Result<(ClusterId, 
         return Err(StartError(format!("the backup {name} holds another state than its head says")));
     }
     Ok((head.cluster, store))
+}
+
+fn refused(file: &Path, error: StorageError) -> StartError {
+    match error {
+        StorageError::Damaged { offset, what, .. } => StartError(format!(
+            "the backup {} is damaged at offset {offset}: {what}; nothing was restored: take another backup",
+            file.display()
+        )),
+        other => StartError(other.to_string()),
+    }
 }
 
 /// All members and their sessions go, and this one comes, in two steps at positions where no entry will ever be.
