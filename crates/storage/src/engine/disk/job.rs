@@ -24,7 +24,7 @@ const STEP_BYTES: u64 = 256 * 1024;
 /// as the disk goes: the process must end, as after a failed write of the log.
 pub struct Job {
     shared: Arc<Shared>,
-    work: Work,
+    work: Box<Work>,
 }
 
 /// What a job is for.
@@ -84,28 +84,29 @@ impl Job {
         let (memtable, note) = (memtable.clone(), note.clone());
         let (sequence, threshold) = (*sequence, *threshold);
         let work = Work::Flush(Flush { memtable, note, sequence, threshold, retain, last: None, writer });
-        Job { shared: shared.clone(), work }
+        Job { shared: shared.clone(), work: Box::new(work) }
     }
 
     /// `bottom`: the oldest run is among them.
     pub(super) fn merge(shared: &Arc<Shared>, inputs: Vec<Arc<Run>>, bottom: bool) -> Job {
         let threshold = shared.durable().threshold;
         let (retain, writer) = (Retain::new(shared, threshold, bottom), RunWriter::new(shared));
-        Job { shared: shared.clone(), work: Work::Merge(Merge { inputs, cursors: None, retain, writer }) }
+        let work = Work::Merge(Merge { inputs, cursors: None, retain, writer });
+        Job { shared: shared.clone(), work: Box::new(work) }
     }
 
     pub(super) fn remove(shared: &Arc<Shared>, tables: Vec<Arc<Table>>) -> Job {
-        Job { shared: shared.clone(), work: Work::Remove(tables) }
+        Job { shared: shared.clone(), work: Box::new(Work::Remove(tables)) }
     }
 
     pub(super) fn discard(shared: &Arc<Shared>) -> Job {
-        Job { shared: shared.clone(), work: Work::Discard }
+        Job { shared: shared.clone(), work: Box::new(Work::Discard) }
     }
 
     /// Does a little, and gives what it came to when all is done and durable.
     pub fn step(&mut self) -> Result<Option<Finished>, StorageError> {
         let shared = &self.shared;
-        let outcome = match &mut self.work {
+        let outcome = match &mut *self.work {
             Work::Flush(flush) => flush.step(shared)?,
             Work::Merge(merge) => merge.step(shared)?,
             Work::Remove(tables) => {
@@ -125,7 +126,7 @@ impl Job {
     }
 
     pub fn kind(&self) -> JobKind {
-        match &self.work {
+        match &*self.work {
             Work::Flush(_) => JobKind::Flush,
             Work::Merge(_) => JobKind::Merge,
             Work::Remove(_) | Work::Discard => JobKind::Removal,
@@ -134,7 +135,7 @@ impl Job {
 
     /// How much work it is, about: the smaller goes first. Flushes come before all else, as memory waits for them.
     pub fn size_bytes(&self) -> u64 {
-        match &self.work {
+        match &*self.work {
             Work::Flush(_) => 0,
             Work::Merge(merge) => merge.inputs.iter().map(|run| run.size_bytes()).sum(),
             Work::Remove(_) | Work::Discard => 1,
