@@ -54,7 +54,7 @@ async fn endure(args: &Args, programs: &Programs, target: &Path) -> Result<(), S
     let away = (leader + 1) % cluster.size();
     write(cluster.address(leader), KEYS).await?;
     cluster.kill(away)?;
-    let before = newest_checkpoint(&cluster.data_folder(away))?;
+    let before = newest_generation(&cluster.data_folder(away))?;
 
     let began = Instant::now();
     write(cluster.address(leader), args.writes).await?;
@@ -76,11 +76,11 @@ async fn endure(args: &Args, programs: &Programs, target: &Path) -> Result<(), S
     }
 
     let caught_up = time_until_served(&mut cluster, away).await?;
-    let after = newest_checkpoint(&cluster.data_folder(away))?;
+    let after = newest_generation(&cluster.data_folder(away))?;
     println!("the node that was away serves the newest data after {:.2} s", caught_up.as_secs_f64());
     if after <= before {
         wrong.push(format!(
-            "the node that was away has no newer checkpoint ({after}): it did not catch up by a snapshot"
+            "the node that was away has the tables that it had ({after}): it did not catch up by a snapshot"
         ));
     }
     if caught_up > MAX_CATCH_UP {
@@ -141,11 +141,11 @@ async fn time_until_served(cluster: &mut Cluster, node: usize) -> Result<Duratio
     }
 }
 
-/// The name of the newest checkpoint; names sort by position.
-fn newest_checkpoint(data: &Path) -> Result<String, String> {
-    let entries = std::fs::read_dir(data.join("checkpoints")).map_err(|error| format!("no checkpoints: {error}"))?;
+/// The name of the newest manifest of the state's tables: a snapshot begins a new generation of them.
+fn newest_generation(data: &Path) -> Result<String, String> {
+    let entries = std::fs::read_dir(data.join("state")).map_err(|error| format!("no tables: {error}"))?;
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    Ok(names.filter(|name| name.ends_with(".checkpoint")).max().unwrap_or_default())
+    Ok(names.filter(|name| name.ends_with(".manifest")).max().unwrap_or_default())
 }
 
 fn folder_bytes(folder: &Path) -> Result<u64, String> {
