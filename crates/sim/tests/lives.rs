@@ -44,6 +44,8 @@ fn three_hundred_lives() {
         (totals.partitions, "partitions"),
         (totals.elections, "elections"),
         (totals.snapshots_installed, "snapshots"),
+        (totals.flushes, "flushes of tables"),
+        (totals.merges, "merges and removals of tables"),
         (totals.removals, "removals"),
         (totals.wipes, "wiped folders"),
         (totals.reads_linearizable, "linearizable reads"),
