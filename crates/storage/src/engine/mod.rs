@@ -13,13 +13,11 @@
 //! have no past: their superseded versions go as soon as no live view sees them. That is for rows which are overwritten
 //! or deleted often and whose past is nobody's concern.
 //!
-//! [`memory`] is the engine of tests, of the simulator and of nodes that keep their state in memory. The trait is cut
-//! so that one over sorted files fits: its reads at a sequence number are such an engine's snapshot reads, the batch
-//! is its memtable write, eviction is its compaction's threshold, loading its ingestion of what is sorted already.
-//! That is also why reading can fail, which `memory` never does. [`any`] is the one of them that a node was started with.
+//! [`memory`] is the engine of tests, of a part of the simulator's lives and of nodes that keep their state in memory.
+//! [`disk`] keeps it in sorted tables, and makes it durable beside the owner's thread; [`any`] is the one of them that a
+//! node was started with. Reading can fail, which `memory` never does.
 //!
-//! Not handled: durability (the Raft log is the write-ahead log; a flush will be added with the engine that needs
-//! one), and deleting a range.
+//! Not handled: deleting a range.
 
 pub mod any;
 pub mod disk;
