@@ -826,8 +826,10 @@ impl World {
                 self.trace.line(now, Some(host), || format!("raft: {}", step.text));
             }
             Effect::Notice(notice) => {
-                if let Notice::SnapshotInstalled { .. } = notice {
+                if let Notice::SnapshotInstalled { position, .. } = notice {
                     self.totals.snapshots_installed += 1;
+                    // It was when it arrived; but what arrives for a leader that fell meanwhile is given up again.
+                    self.checks.checkpoint_is_durable(host, position);
                 }
                 self.trace.note(now, Some(host), &[12], || format!("says: {}", describe(&notice)));
             }
@@ -1008,16 +1010,12 @@ impl World {
         let Some(job) = process.jobs.pop_front() else { return };
         let event = process.perform(job);
         let more = !process.jobs.is_empty();
-        match &event {
-            Some(Event::CheckpointWritten { result: Ok(info), .. }) => {
-                self.totals.checkpoints += 1;
-                // Beside tables, checkpoints are only sent.
-                if self.settings.tables.is_none() {
-                    self.checks.checkpoint_is_durable(host, info.position);
-                }
+        if let Some(Event::CheckpointWritten { result: Ok(info), .. }) = &event {
+            self.totals.checkpoints += 1;
+            // Beside tables, checkpoints are only sent.
+            if self.settings.tables.is_none() {
+                self.checks.checkpoint_is_durable(host, info.position);
             }
-            Some(Event::Installed { info, result: Ok(_) }) => self.checks.checkpoint_is_durable(host, info.position),
-            _ => {}
         }
         if let Some(event) = event {
             self.take_in(host, event);
