@@ -37,6 +37,8 @@ pub struct Plan {
     pub no_wall_clocks: bool,
     /// Nobody asks for more than single keys: no transactions, leases, walks and watches.
     pub single_keys: bool,
+    /// The power fails for all at every second election.
+    pub power_fails_at_elections: bool,
     pub sabotage: Option<Sabotage>,
 }
 
@@ -113,12 +115,14 @@ impl Living {
         let count = rng.between(3, 10);
         let think = TROUBLED * count / (OPERATIONS * rng.between(3, 6) / 2);
         let ballast = if rng.chance(100) { rng.between(8, 16) } else { 0 };
+        let mut troubles = Troubles::new(rng.fork(), size + 2);
+        troubles.strikes_elections |= plan.power_fails_at_elections;
         Living {
             world: World::new(settings),
             clients: Clients::new(rng.fork(), count as usize, think),
             actors: Actors::new(rng.fork(), if plan.single_keys { 0 } else { 3 }, SECOND),
             watchers: Watchers::new(rng.fork(), if plan.single_keys { 0 } else { 2 }),
-            troubles: Troubles::new(rng.fork(), size + 2),
+            troubles,
             size,
             ballast,
         }
@@ -331,6 +335,7 @@ impl Living {
 
     fn run_until(&mut self, until: Micros) {
         while let Some(notable) = self.world.step(until) {
+            self.troubles.look(&mut self.world);
             match notable {
                 Notable::Nothing => {}
                 Notable::Alarm(alarm) => self.alarm(alarm),

@@ -29,6 +29,11 @@ pub struct Troubles {
     pace: Micros,
     /// Nothing but deaths, which come as fast as the returns.
     is_storm: bool,
+    /// The power fails for all just when somebody was elected, half of the time: what was promised to a candidate is all
+    /// that anybody's disk knows of the new term then.
+    pub strikes_elections: bool,
+    /// How many there were; none is struck before the troubles begin.
+    elections: Option<u64>,
     happened: u64,
     cuts: u64,
     /// Hosts that ask to be let in until they are told that they are.
@@ -50,6 +55,8 @@ impl Troubles {
         Troubles {
             pace: *rng.pick(&paces),
             is_storm,
+            strikes_elections: rng.chance(50),
+            elections: None,
             rng,
             most_hosts,
             happened: 0,
@@ -64,7 +71,20 @@ impl Troubles {
     }
 
     pub fn begin(&mut self, world: &mut World) {
+        self.elections = Some(world.checks.elections());
         world.alarm(SECOND, TROUBLE);
+    }
+
+    /// To be asked after every step.
+    pub fn look(&mut self, world: &mut World) {
+        let elections = world.checks.elections();
+        let is_new = self.elections.is_some_and(|seen| seen < elections);
+        if is_new && self.strikes_elections && !self.is_over {
+            self.elections = Some(elections);
+            if self.rng.chance(500) {
+                self.cut_the_power(world);
+            }
+        }
     }
 
     /// No more trouble; all that is broken is mended.
@@ -200,12 +220,7 @@ impl Troubles {
             (2, _) => self.cut(world, victim),
             _ if self.is_storm => self.crash(world, victim),
             (_, 20..=39) => self.cut(world, victim),
-            (_, 40..=44) => {
-                world.totals.power_cuts += 1;
-                for host in hosts {
-                    self.crash(world, host);
-                }
-            }
+            (_, 40..=44) => self.cut_the_power(world),
             (_, 45..=54) => {
                 let micros = if self.rng.chance(200) { 30 * SECOND } else { 3 * SECOND };
                 world.pause(victim, self.rng.between(SECOND / 10, micros));
@@ -230,6 +245,14 @@ impl Troubles {
                 self.add(world);
             }
             _ => {}
+        }
+    }
+
+    /// Everywhere at once.
+    fn cut_the_power(&mut self, world: &mut World) {
+        world.totals.power_cuts += 1;
+        for host in world.hosts() {
+            self.crash(world, host);
         }
     }
 
