@@ -324,21 +324,23 @@ impl DiskEngine {
         Job::discard(&self.shared)
     }
 
-    /// How many of the newest runs to merge now.
+    /// How many of the newest runs to merge now. A merge waits for four runs of one size, and takes the smaller ones before
+    /// and between them along. Each size reaches to four times the one before it, and the first to twice a memtable, that
+    /// flushes and what they are merged to lie in the midst of a size.
     fn runs_to_merge(&self) -> Option<usize> {
         let runs = &self.content.runs;
         let is_free = |run: &&Arc<Run>| !self.merging.iter().flatten().any(|merging| Arc::ptr_eq(merging, run));
         let free = runs.iter().take_while(is_free).count();
-        let mut limit = self.shared.options.memtable_bytes as u64;
+        let (mut floor, mut limit) = (0, 2 * self.shared.options.memtable_bytes as u64);
         loop {
             let count = runs[..free].iter().take_while(|run| run.size_bytes() <= limit).count();
-            if count >= RUNS_OF_A_SIZE {
+            if runs[..count].iter().filter(|run| run.size_bytes() > floor).count() >= RUNS_OF_A_SIZE {
                 return Some(count);
             }
             if count == free {
                 return None;
             }
-            limit *= RUNS_OF_A_SIZE as u64;
+            (floor, limit) = (limit, limit * RUNS_OF_A_SIZE as u64);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Random lives of the engine against a model that keeps a whole copy of the state at every sequence, with crashes and
 //! power cuts; a death at every single step of flushes and merges; and damage at every byte.
 
+use super::cursor::RunCursor;
 use super::*;
 use crate::files::{File, Lock, MemFiles};
 use base::rng::Rng;
@@ -466,4 +467,116 @@ fn overwriting_the_same_keys_keeps_the_folder_small() {
     }
     assert!(disk.total_bytes() < 40_000, "{} bytes", disk.total_bytes());
     assert_eq!(engine.view().count(b"", None).unwrap(), 20);
+}
+
+/// Data that grows: an entry is rewritten once for every factor of four, and runs do not pile up.
+#[test]
+fn what_grows_is_rewritten_once_for_every_factor_of_four() {
+    const FLUSHES: u64 = 1024;
+    let files: Arc<dyn Files> = Arc::new(MemFiles::new());
+    let (mut engine, mut rng) = (create(&files), Rng::new(1));
+    let (mut flushes, mut flushed_bytes, mut written_bytes) = (0, 0, 0);
+    while flushes < FLUSHES {
+        while !engine.is_full() {
+            put(&mut engine, rng.next_u64());
+        }
+        engine.seal(Bytes::new());
+        while let Some(job) = engine.next_job() {
+            let finished = run(job);
+            written_bytes += finished.written_bytes();
+            if finished.is_flush() {
+                flushes += 1;
+                flushed_bytes += finished.written_bytes();
+            }
+            engine.finish(finished);
+        }
+        assert_few_runs(&engine, flushes);
+    }
+    let (times, factors) = (written_bytes as f64 / flushed_bytes as f64, (FLUSHES as f64).log(4.0));
+    assert!((factors..=factors + 1.0).contains(&times), "all was written {times} times");
+}
+
+/// What is flushed and merged is of any size, some of it overwritten and hardly there any more, and merges of two sizes
+/// are under way meanwhile.
+#[test]
+fn runs_of_all_sizes_do_not_pile_up() {
+    for seed in 0..20 {
+        let files: Arc<dyn Files> = Arc::new(MemFiles::new());
+        let (mut engine, mut rng) = (create(&files), Rng::new(seed));
+        let mut jobs: Vec<Job> = Vec::new();
+        for flushes in 1..=300 {
+            let (most, keys) = (*rng.pick(&[2, 5, 20]), *rng.pick(&[4, u64::MAX]));
+            for _ in 0..rng.below(most) {
+                put(&mut engine, rng.below(keys));
+            }
+            engine.evict_below(engine.sequence());
+            engine.seal(Bytes::new());
+            while !engine.sealed.is_empty() || rng.chance(800) {
+                jobs.extend(engine.next_job());
+                jobs.sort_by_key(|job| std::cmp::Reverse(job.size_bytes()));
+                let Some(smallest) = jobs.last_mut() else { break };
+                if let Some(finished) = smallest.step().unwrap() {
+                    jobs.pop();
+                    engine.finish(finished);
+                }
+            }
+            if rng.chance(50) {
+                jobs.drain(..).for_each(|job| _ = engine.finish(run(job)));
+                engine.settle().unwrap();
+                assert_few_runs(&engine, flushes);
+            }
+        }
+    }
+}
+
+/// A merge that leaves older runs beneath drops what was superseded, but remembers deletions: what they delete may lie there.
+#[test]
+fn a_merge_of_the_newest_runs_keeps_one_version_of_a_key() {
+    let files: Arc<dyn Files> = Arc::new(MemFiles::new());
+    let mut engine = create(&files);
+    (0..100).for_each(|key| put(&mut engine, key));
+    engine.seal(Bytes::new());
+    for _ in 0..4 {
+        (0..5).for_each(|key| put(&mut engine, key));
+        let mut batch = Batch::new();
+        batch.delete(key(5));
+        engine.write(engine.sequence() + 1, batch).unwrap();
+        engine.evict_below(engine.sequence());
+        engine.seal(Bytes::new());
+    }
+    engine.settle().unwrap();
+    let entries: Vec<usize> = engine.content.runs.iter().map(entries).collect();
+    assert_eq!(entries, [6, 100]);
+    assert_eq!(engine.view().count(b"", None).unwrap(), 99);
+}
+
+fn entries(run: &Arc<Run>) -> usize {
+    let mut cursor = RunCursor::through(run.clone()).unwrap();
+    let mut count = 0;
+    while cursor.place().is_some() {
+        count += 1;
+        cursor.advance().unwrap();
+    }
+    count
+}
+
+fn key(key: u64) -> Key {
+    Key::new(&[&b"a"[..], &key.to_be_bytes()].concat())
+}
+
+fn put(engine: &mut DiskEngine, key: u64) {
+    let mut batch = Batch::new();
+    batch.put(self::key(key), Bytes::from_static(&[0; 100]));
+    engine.write(engine.sequence() + 1, batch).unwrap();
+}
+
+fn run(mut job: Job) -> Finished {
+    std::iter::repeat_with(|| job.step().unwrap()).find_map(|finished| finished).unwrap()
+}
+
+/// Three of each size that so many flushes can come to.
+fn assert_few_runs(engine: &DiskEngine, flushes: u64) {
+    let sizes: Vec<u64> = engine.content.runs.iter().map(|run| run.size_bytes()).collect();
+    let most = 3 * ((flushes as f64).log(4.0) as usize + 1);
+    assert!(sizes.len() <= most, "{} runs after {flushes} flushes: {sizes:?}", sizes.len());
 }
