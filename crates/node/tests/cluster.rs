@@ -2,6 +2,7 @@
 //!
 //! What needs time, order or faults is the simulator's.
 
+mod memory_bound;
 mod world;
 
 use kv::{Action, Operation, Step, Transaction};

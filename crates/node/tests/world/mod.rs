@@ -2,7 +2,7 @@
 
 use base::{ClusterId, FIRST_GROUP, Incarnation, NodeId};
 use bytes::Bytes;
-use kv::Store;
+use kv::{Home, Store};
 use node::membership::Member;
 use node::{
     Effect, Event, Greeting, Message, Node, Notice, Outcome, ReadLevel, Request, Settings, Status, TICKS_PER_SECOND,
@@ -10,6 +10,8 @@ use node::{
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use storage::checkpoint::CheckpointInfo;
+use storage::engine::disk::{DiskOptions, Fill, Job};
+use storage::files::{Files, MemFiles};
 use storage::log::{GroupWrite, RecoveredGroup};
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -23,6 +25,8 @@ pub struct World {
     incarnations: u64,
     /// Raft messages of that kind get lost, on their way to that node or to all.
     lost: Option<(&'static str, Option<NodeId>)>,
+    /// How nodes keep their state in tables; `None`: in memory.
+    tables: Option<DiskOptions>,
     /// Of every node that starts from now on.
     pub settings: Settings,
     pub ticks: u64,
@@ -44,10 +48,23 @@ struct Host {
     notices: Vec<Notice>,
     drained: bool,
     disk_hangs: bool,
+    files: Arc<dyn Files>,
+    /// Flushes and merges wait until they are let go.
+    upkeep_waits: bool,
+    upkeep: Vec<Job>,
 }
 
 impl World {
     pub fn bootstrap(name: &str) -> World {
+        World::founded_by(name, None, 10_000)
+    }
+
+    /// Nodes keep their state in tables, and so much log in memory that nobody needs a snapshot to catch up.
+    pub fn with_tables(name: &str, tables: DiskOptions) -> World {
+        World::founded_by(name, Some(tables), 1 << 20)
+    }
+
+    fn founded_by(name: &str, tables: Option<DiskOptions>, log_cache_bytes: usize) -> World {
         let mut world = World {
             hosts: BTreeMap::new(),
             events: VecDeque::new(),
@@ -55,11 +72,12 @@ impl World {
             tickets: 0,
             incarnations: 0,
             lost: None,
+            tables,
             settings: Settings {
                 cluster: CLUSTER,
                 seed: 1,
                 checkpoint_after_bytes: 20_000,
-                log_cache_bytes: 10_000,
+                log_cache_bytes,
                 ..Settings::default()
             },
             ticks: 0,
@@ -93,6 +111,9 @@ impl World {
             notices: Vec::new(),
             drained: false,
             disk_hangs: false,
+            files: Arc::new(MemFiles::new()),
+            upkeep_waits: false,
+            upkeep: Vec::new(),
         };
         self.hosts.insert(name.into(), host);
     }
@@ -101,7 +122,12 @@ impl World {
         let host = self.hosts.get_mut(name).unwrap();
         host.boot += 1;
         host.alive = true;
-        let store = host.checkpoints.last().map_or_else(Store::in_memory, |(_, bytes)| load(bytes));
+        let home = host.home(self.tables);
+        let store = match (home.open().unwrap(), host.checkpoints.last()) {
+            (Some(store), _) => store,
+            (None, Some((_, bytes))) => load(&home, bytes),
+            (None, None) => Store::new(home.engine().unwrap()),
+        };
         let node = host.id.expect("it was welcomed");
         let settings = Settings { node, name: name.into(), boot: host.boot, ..self.settings.clone() };
         let infos = host.checkpoints.iter().map(|(info, _)| info.clone()).collect();
@@ -241,6 +267,24 @@ impl World {
         self.hosts.get_mut(name).unwrap().disk_hangs = false;
     }
 
+    /// From now on none of the node's flushes and merges is done.
+    pub fn hold_upkeep(&mut self, name: &str) {
+        self.hosts.get_mut(name).unwrap().upkeep_waits = true;
+    }
+
+    /// What was held up is done, and whatever comes after.
+    pub fn go_on_with_upkeep(&mut self, name: &str) {
+        let host = self.hosts.get_mut(name).unwrap();
+        host.upkeep_waits = false;
+        self.events.extend(host.upkeep.drain(..).map(|job| (name.to_owned(), done(job))));
+        self.settle();
+    }
+
+    /// How much memory the node's writes take.
+    pub fn fill(&self, name: &str) -> Fill {
+        self.hosts[name].node.as_ref().unwrap().store(FIRST_GROUP).unwrap().fill()
+    }
+
     pub fn snapshots_installed(&self, name: &str) -> usize {
         self.hosts[name].notices.iter().filter(|n| matches!(n, Notice::SnapshotInstalled { .. })).count()
     }
@@ -327,7 +371,9 @@ impl World {
                 host.keep((info.clone(), bytes));
                 answer = Some(Event::CheckpointWritten { group, result: Ok(info) });
             }
-            Effect::DropCheckpoints { .. } | Effect::Upkeep { .. } => unreachable!("stores are in memory here"),
+            Effect::DropCheckpoints { .. } => host.checkpoints.clear(),
+            Effect::Upkeep { job, .. } if host.upkeep_waits => host.upkeep.push(job),
+            Effect::Upkeep { job, .. } => answer = Some(done(job)),
             Effect::ReadChunk { to, info, offset, .. } => {
                 let found = host.checkpoints.iter().find(|(i, _)| *i == info);
                 let chunk = |bytes: &Bytes| bytes.slice(offset as usize..bytes.len().min(offset as usize + 1000));
@@ -345,7 +391,7 @@ impl World {
             }
             Effect::FinishIncoming { info } => {
                 let bytes = Bytes::from(std::mem::take(&mut host.incoming));
-                let store = load(&bytes);
+                let store = load(&host.home(self.tables), &bytes);
                 host.keep((info.clone(), bytes));
                 answer = Some(Event::Installed { info, result: Ok(Box::new(store)) });
             }
@@ -400,12 +446,20 @@ impl World {
             host.boot = 1;
             let node = host.id.unwrap();
             let settings = Settings { node, name: name.clone(), boot: 1, ..self.settings.clone() };
-            host.node = Some(Node::new(settings, Store::in_memory(), Vec::new(), None).unwrap());
+            let store = Store::new(host.home(self.tables).engine().unwrap());
+            host.node = Some(Node::new(settings, store, Vec::new(), None).unwrap());
         }
     }
 }
 
 impl Host {
+    fn home(&self, tables: Option<DiskOptions>) -> Home {
+        match tables {
+            Some(options) => Home::Disk { files: self.files.clone(), folder: "/state".into(), options },
+            None => Home::Memory,
+        }
+    }
+
     fn keep(&mut self, checkpoint: (CheckpointInfo, Bytes)) {
         self.checkpoints.push(checkpoint);
         if self.checkpoints.len() > 2 {
@@ -431,9 +485,15 @@ fn dump(frozen: &kv::Frozen, position: base::Position) -> (CheckpointInfo, Bytes
     (info, bytes.into())
 }
 
-fn load(bytes: &Bytes) -> Store {
+/// Does all of it at once.
+fn done(mut job: Job) -> Event {
+    let finished = std::iter::repeat_with(|| job.step().unwrap()).find_map(|finished| finished).unwrap();
+    Event::UpkeepDone { group: FIRST_GROUP, finished }
+}
+
+fn load(home: &Home, bytes: &Bytes) -> Store {
     let mut blocks = vec![bytes.clone()];
-    Store::load::<()>(kv::Home::Memory.engine().unwrap(), &mut || Ok(blocks.pop()))
+    Store::load::<()>(home.engine().unwrap(), &mut || Ok(blocks.pop()))
         .unwrap_or_else(|_| panic!("a checkpoint that does not load"))
 }
 
