@@ -69,8 +69,8 @@ pub trait Engine {
     /// Takes out up to so many versions that nobody will ask for.
     fn tidy(&mut self, versions: usize);
 
-    /// Puts a version in place, or a deletion, while an engine is being filled that nobody has read or written yet. A
-    /// key's versions come in their order; keys may come in any, and fastest in their own.
+    /// Puts a version in place, or a deletion, while an engine is being filled that nobody has read or written yet. Keys
+    /// come in their order, and a key's versions in theirs.
     fn load(&mut self, sequence: Sequence, key: Key, value: Option<Bytes>) -> Result<(), StorageError>;
 
     /// All is loaded, and was written up to `sequence`; the past reaches back to `threshold`.

@@ -1,13 +1,109 @@
 //! Rules of the engine one by one, and a life of random writes, views and evictions against a model that keeps a whole
-//! copy of the state at every sequence.
+//! copy of the state at every sequence. All of it on every kind of engine there is, and at the end of the file what
+//! concerns the one in memory alone: how many versions it keeps, and how near they are.
 
+use super::disk::{DiskEngine, DiskOptions};
 use super::*;
+use crate::files::MemFiles;
 use base::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+use std::sync::Arc;
 
-#[test]
-fn a_view_sees_its_moment_and_nothing_later() {
-    let mut engine = MemoryEngine::new();
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Memory,
+    /// On disk, with all of it in the memtable.
+    Memtable,
+    /// On disk, sealed and flushed after every write, and merged as far as it goes.
+    Tables,
+}
+
+/// An engine of some kind.
+struct Tested {
+    engine: AnyEngine,
+    kind: Kind,
+}
+
+impl Tested {
+    fn new(kind: Kind) -> Tested {
+        Tested::without_past_from(kind, Key::new(&[0xff; 8]))
+    }
+
+    fn without_past_from(kind: Kind, boundary: Key) -> Tested {
+        // So small that some hundred writes give many tables, of many blocks.
+        let options =
+            DiskOptions { memory_bytes: 64 << 10, memtable_bytes: 2 << 10, block_bytes: 128, table_bytes: 1 << 10 };
+        let engine = match kind {
+            Kind::Memory => AnyEngine::Memory(MemoryEngine::without_past_from(boundary)),
+            Kind::Memtable | Kind::Tables => {
+                let files = Arc::new(MemFiles::new());
+                AnyEngine::Disk(DiskEngine::create(files, Path::new("/engine"), options, boundary).unwrap())
+            }
+        };
+        Tested { engine, kind }
+    }
+
+    /// After every write.
+    fn settle(&mut self) {
+        if let Kind::Tables = self.kind {
+            self.engine.seal(Bytes::new());
+            self.engine.settle().unwrap();
+        }
+    }
+
+    /// In memory nothing is kept that nobody needs. On disk it goes when merges come upon it.
+    fn assert_versions(&self, versions: usize) {
+        if let AnyEngine::Memory(engine) = &self.engine {
+            assert_eq!(engine.versions(), versions);
+        }
+    }
+}
+
+impl Deref for Tested {
+    type Target = AnyEngine;
+
+    fn deref(&self) -> &AnyEngine {
+        &self.engine
+    }
+}
+
+impl DerefMut for Tested {
+    fn deref_mut(&mut self) -> &mut AnyEngine {
+        &mut self.engine
+    }
+}
+
+macro_rules! on_every_kind {
+    ($($rule:ident)*) => {
+        mod in_memory {
+            $(#[test] fn $rule() { super::$rule(super::Kind::Memory) })*
+        }
+        mod in_a_memtable {
+            $(#[test] fn $rule() { super::$rule(super::Kind::Memtable) })*
+        }
+        mod in_tables {
+            $(#[test] fn $rule() { super::$rule(super::Kind::Tables) })*
+        }
+    };
+}
+
+on_every_kind! {
+    a_view_sees_its_moment_and_nothing_later
+    ranges_are_half_open_and_run_both_ways
+    the_later_of_two_changes_in_a_batch_holds
+    the_earlier_of_two_changes_in_a_batch_leaves_nothing_behind
+    a_past_sequence_can_be_read_until_it_is_evicted
+    deleted_keys_leave_nothing_behind
+    keys_without_a_past_keep_what_a_view_sees_and_no_more
+    a_history_has_every_version_and_lets_none_go
+    engine_and_model_agree
+    readers_see_whole_batches_only
+}
+
+fn a_view_sees_its_moment_and_nothing_later(kind: Kind) {
+    let mut engine = Tested::new(kind);
     write(&mut engine, 1, &[("a", Some("1")), ("b", Some("1"))]);
     let first = engine.view();
     write(&mut engine, 2, &[("a", Some("2")), ("b", None), ("c", Some("2"))]);
@@ -22,9 +118,8 @@ fn a_view_sees_its_moment_and_nothing_later() {
     assert_eq!((first.sequence(), second.sequence(), engine.sequence()), (1, 2, 3));
 }
 
-#[test]
-fn ranges_are_half_open_and_run_both_ways() {
-    let mut engine = MemoryEngine::new();
+fn ranges_are_half_open_and_run_both_ways(kind: Kind) {
+    let mut engine = Tested::new(kind);
     write(&mut engine, 1, &[("a", Some("")), ("b", Some("")), ("bb", Some("")), ("c", Some("")), ("d", Some(""))]);
     write(&mut engine, 2, &[("bb", None)]);
     let view = engine.view();
@@ -46,31 +141,28 @@ fn ranges_are_half_open_and_run_both_ways() {
     assert_eq!(met, [Some("a"), Some("d"), Some("c"), Some("b"), None, None].map(|key| key.map(Bytes::from)));
 }
 
-#[test]
-fn the_later_of_two_changes_in_a_batch_holds() {
-    let mut engine = MemoryEngine::new();
+fn the_later_of_two_changes_in_a_batch_holds(kind: Kind) {
+    let mut engine = Tested::new(kind);
     write(&mut engine, 1, &[("a", Some("1")), ("a", None), ("b", None), ("b", Some("1")), ("b", Some("2"))]);
     evict(&mut engine, 1);
     assert_eq!(all(&engine.view()), [("b", "2")].map(owned));
-    assert_eq!(engine.versions(), 1);
+    engine.assert_versions(1);
 }
 
 /// Both were versions of one sequence once, and the wrong one of them was taken out later.
-#[test]
-fn the_earlier_of_two_changes_in_a_batch_leaves_nothing_behind() {
-    let mut engine = MemoryEngine::new();
+fn the_earlier_of_two_changes_in_a_batch_leaves_nothing_behind(kind: Kind) {
+    let mut engine = Tested::new(kind);
     write(&mut engine, 1, &[("a", Some("1")), ("a", None), ("a", Some("2")), ("b", Some("1")), ("b", None)]);
     let view = engine.view();
-    assert_eq!(engine.versions(), 1);
+    engine.assert_versions(1);
     write(&mut engine, 2, &[("a", None), ("a", Some("3"))]);
     evict(&mut engine, 2);
     assert_eq!(all(&view), [("a", "2")].map(owned));
-    assert_eq!(engine.versions(), 2);
+    engine.assert_versions(2);
 }
 
-#[test]
-fn a_past_sequence_can_be_read_until_it_is_evicted() {
-    let mut engine = MemoryEngine::new();
+fn a_past_sequence_can_be_read_until_it_is_evicted(kind: Kind) {
+    let mut engine = Tested::new(kind);
     for sequence in 1..=5 {
         write(&mut engine, sequence, &[("a", Some(&sequence.to_string()))]);
     }
@@ -83,122 +175,63 @@ fn a_past_sequence_can_be_read_until_it_is_evicted() {
     evict(&mut engine, 2);
     assert!(engine.view().at(3).is_none());
     evict(&mut engine, u64::MAX);
-    assert_eq!(engine.versions(), 1);
+    engine.assert_versions(1);
     assert_eq!(all(&engine.view()), [("a", "5")].map(owned));
 }
 
-/// A checkpoint may take a minute; meanwhile the same keys are overwritten over and over.
-#[test]
-fn overwriting_does_not_grow_under_an_old_view() {
-    let mut engine = MemoryEngine::new();
-    let mut rng = Rng::new(1);
-    let mut old = None;
-    let mut published = engine.view();
-    for sequence in 1..=1_000_000 {
-        let mut batch = Batch::new();
-        batch.put(Key::new(&rng.below(1000).to_le_bytes()), Bytes::from_static(b"value"));
-        engine.write(sequence, batch).unwrap();
-        evict(&mut engine, sequence);
-        if sequence % 64 == 0 {
-            published = engine.view();
-        }
-        if sequence == 500_000 {
-            old = Some((engine.view(), all(&engine.view())));
-        }
-        if sequence % 50_000 == 0 {
-            assert!(engine.versions() <= 2000 + 64, "{} versions at {sequence}", engine.versions());
-        }
-    }
-    let (view, content) = old.unwrap();
-    assert_eq!(all(&view), content);
-    assert_eq!(all(&published).len(), 1000);
-    drop((view, published));
-    evict(&mut engine, 1_000_000);
-    assert_eq!(engine.versions(), 1000);
-}
-
-#[test]
-fn deleted_keys_leave_nothing_behind() {
-    let mut engine = MemoryEngine::new();
+fn deleted_keys_leave_nothing_behind(kind: Kind) {
+    let mut engine = Tested::new(kind);
     write(&mut engine, 1, &[("a", Some("1")), ("b", Some("1"))]);
     let view = engine.view();
     write(&mut engine, 2, &[("a", None), ("b", None), ("nothing", None)]);
     evict(&mut engine, 2);
     assert_eq!(all(&view).len(), 2);
-    assert_eq!(engine.versions(), 4);
+    engine.assert_versions(4);
     drop(view);
     evict(&mut engine, 2);
-    assert_eq!(engine.versions(), 0);
+    engine.assert_versions(0);
     write(&mut engine, 3, &[("a", Some("3"))]);
     assert_eq!(all(&engine.view()), [("a", "3")].map(owned));
 }
 
-/// Dropping a chain version by version, each from within the one before, would overflow the stack.
 #[test]
-fn a_long_history_can_be_dropped() {
-    let mut engine = MemoryEngine::new();
-    for sequence in 1..=300_000 {
-        write(&mut engine, sequence, &[("a", Some("v"))]);
-    }
-    assert_eq!(engine.versions(), 300_000);
+#[should_panic(expected = "sequence 4 after 5")]
+fn sequences_do_not_fall_in_memory() {
+    let_a_sequence_fall(Kind::Memory);
 }
 
 #[test]
 #[should_panic(expected = "sequence 4 after 5")]
-fn sequences_do_not_fall() {
-    let mut engine = MemoryEngine::new();
+fn sequences_do_not_fall_on_disk() {
+    let_a_sequence_fall(Kind::Memtable);
+}
+
+fn let_a_sequence_fall(kind: Kind) {
+    let mut engine = Tested::new(kind);
     write(&mut engine, 5, &[("a", Some("5"))]);
     write(&mut engine, 4, &[("a", Some("4"))]);
 }
 
-#[test]
-#[should_panic(expected = "a view would see sequence 5 change")]
-fn what_a_view_sees_is_not_written_to() {
-    let mut engine = MemoryEngine::new();
-    write(&mut engine, 5, &[("a", Some("5"))]);
-    let _view = engine.view();
-    write(&mut engine, 5, &[("b", Some("5"))]);
-}
-
-/// Superseded versions go a few at a time, but cannot be asked for any more at once.
-#[test]
-fn tidying_goes_in_steps() {
-    let mut engine = MemoryEngine::new();
-    for sequence in 1..=10 {
-        write(&mut engine, sequence, &[("a", Some("v")), ("b", Some("v"))]);
-    }
-    engine.evict_below(8);
-    assert!(engine.view().at(7).is_none() && engine.view().history(7).is_none());
-    assert_eq!(engine.versions(), 20);
-    engine.tidy(5);
-    assert_eq!(engine.versions(), 15);
-    engine.tidy(100);
-    assert_eq!(engine.versions(), 6);
-    assert_eq!(all(&engine.view().at(8).unwrap()).len(), 2);
-}
-
-#[test]
-fn keys_without_a_past_keep_what_a_view_sees_and_no_more() {
-    let mut engine = MemoryEngine::without_past_from(Key::new(b"b"));
+fn keys_without_a_past_keep_what_a_view_sees_and_no_more(kind: Kind) {
+    let mut engine = Tested::without_past_from(kind, Key::new(b"b"));
     write(&mut engine, 1, &[("a", Some("1")), ("b", Some("1")), ("c", Some("1"))]);
     write(&mut engine, 2, &[("a", Some("2")), ("b", Some("2")), ("c", None)]);
-    assert_eq!(engine.versions(), 3);
+    engine.assert_versions(3);
     let view = engine.view();
     write(&mut engine, 3, &[("a", Some("3")), ("b", Some("3")), ("c", Some("3"))]);
     write(&mut engine, 4, &[("a", Some("4")), ("b", None)]);
     assert_eq!(all(&view), [("a", "2"), ("b", "2")].map(owned));
     // Of `b` the value that is seen and the deletion.
-    assert_eq!(engine.versions(), 4 + 2 + 1);
+    engine.assert_versions(4 + 2 + 1);
     drop(view);
     engine.tidy(1);
-    assert_eq!(engine.versions(), 4 + 1);
+    engine.assert_versions(4 + 1);
     assert_eq!(all(&engine.view()), [("a", "4"), ("c", "3")].map(owned));
     assert_eq!(engine.view().at(1).unwrap().get(b"a").unwrap(), Some(Bytes::from("1")));
 }
 
-#[test]
-fn a_history_has_every_version_and_lets_none_go() {
-    let mut engine = MemoryEngine::new();
+fn a_history_has_every_version_and_lets_none_go(kind: Kind) {
+    let mut engine = Tested::new(kind);
     write(&mut engine, 1, &[("a", Some("1")), ("b", Some("1")), ("c", Some("1"))]);
     write(&mut engine, 3, &[("a", Some("3")), ("c", None)]);
     write(&mut engine, 5, &[("a", None), ("b", Some("5")), ("d", Some("5"))]);
@@ -218,37 +251,15 @@ fn a_history_has_every_version_and_lets_none_go() {
     assert!(engine.view().at(5).is_none());
     drop(history);
     engine.tidy(usize::MAX);
-    assert_eq!(engine.versions(), 4);
-}
-
-/// A key may be overwritten a million times an hour, and each of its old values be asked for and taken out.
-#[test]
-fn any_place_in_a_long_history_is_near() {
-    let mut engine = MemoryEngine::new();
-    let (mut rng, mut threshold) = (Rng::new(1), 0);
-    for sequence in 1..=200_000 {
-        write(&mut engine, sequence, &[("a", Some("v"))]);
-        if rng.chance(100) && sequence > 100_000 {
-            threshold = threshold.max(rng.between(0, sequence - 50_000));
-            engine.evict_below(threshold);
-            engine.tidy(300);
-        }
-        if rng.chance(10) {
-            let steps = engine.steps(b"a", rng.between(threshold, sequence));
-            assert!(steps < 120, "{steps} steps at {sequence}");
-        }
-    }
-    let oldest = 200_000 - engine.versions() as u64 + 1;
-    assert!((50_000..190_000).contains(&oldest));
-    assert!(engine.steps(b"a", oldest) < 120);
+    engine.assert_versions(4);
 }
 
 /// Random lives: all views and histories, old and new, show what the model remembers, no version is kept that nobody
 /// needs, and an engine that is loaded with the versions of another is its equal.
-#[test]
-fn engine_and_model_agree() {
-    for seed in 0..40 {
-        life(seed);
+fn engine_and_model_agree(kind: Kind) {
+    let lives = if let Kind::Tables = kind { 10 } else { 40 };
+    for seed in 0..lives {
+        life(kind, seed);
     }
 }
 
@@ -266,17 +277,17 @@ struct Past {
 
 /// A view, and whether it shows keys without a past too.
 struct Seen {
-    view: MemoryView,
+    view: AnyView,
     is_whole: bool,
 }
 
-fn life(seed: u64) {
+fn life(kind: Kind, seed: u64) {
     let mut rng = Rng::new(seed);
-    let mut engine = MemoryEngine::without_past_from(Key::new(PAST_ENDS));
+    let mut engine = Tested::without_past_from(kind, Key::new(PAST_ENDS));
     let mut model = State::new();
     let mut past = Past { states: BTreeMap::from([(0, model.clone())]), ..Past::default() };
     let mut views: Vec<Seen> = Vec::new();
-    let mut histories: Vec<(Sequence, MemoryHistory, Sequence)> = Vec::new();
+    let mut histories: Vec<(Sequence, AnyHistory, Sequence)> = Vec::new();
     let mut threshold = 0;
     let keeps_history = rng.chance(500);
     for _ in 0..400 {
@@ -298,12 +309,14 @@ fn life(seed: u64) {
             }
         }
         engine.write(sequence, batch).unwrap();
+        engine.settle();
         for skipped in *past.states.keys().last().unwrap() + 1..sequence {
             let before = past.states[&(skipped - 1)].clone();
             past.states.insert(skipped, before);
         }
         past.states.insert(sequence, model.clone());
-        let at = rng.between(0, sequence);
+        // The oldest that can be asked for, or any.
+        let at = if rng.chance(500) { threshold } else { rng.between(0, sequence) };
         match rng.below(6) {
             0 if views.len() < 20 => views.push(Seen { view: engine.view(), is_whole: true }),
             1 if views.len() < 20 => {
@@ -322,8 +335,13 @@ fn life(seed: u64) {
             let held = histories.iter().map(|(since, ..)| *since).fold(threshold, Sequence::min);
             let untils: Vec<Sequence> = histories.iter().map(|(.., until)| *until).collect();
             let (least, most) = past.needed(&views, held, &untils);
-            let versions = engine.versions();
-            assert!((least..=most).contains(&versions), "seed {seed}: {versions} versions, {least} to {most} needed");
+            if let AnyEngine::Memory(engine) = &engine.engine {
+                let versions = engine.versions();
+                assert!(
+                    (least..=most).contains(&versions),
+                    "seed {seed}: {versions} versions, {least} to {most} needed"
+                );
+            }
         }
         for Seen { view, is_whole } in &views {
             let to = if *is_whole { None } else { Some(PAST_ENDS) };
@@ -344,13 +362,13 @@ fn life(seed: u64) {
         }
         if rng.chance(20) {
             let (since, until) = (rng.between(threshold, sequence), sequence);
-            loaded_is_equal(&engine.view().history(since).unwrap(), since, until, &past);
+            loaded_is_equal(kind, &engine.view().history(since).unwrap(), since, until, &past);
         }
     }
 }
 
-fn loaded_is_equal(history: &MemoryHistory, since: Sequence, until: Sequence, past: &Past) {
-    let mut loaded = MemoryEngine::without_past_from(Key::new(PAST_ENDS));
+fn loaded_is_equal(kind: Kind, history: &AnyHistory, since: Sequence, until: Sequence, past: &Past) {
+    let mut loaded = Tested::without_past_from(kind, Key::new(PAST_ENDS));
     for row in history.versions(b"", PAST_ENDS) {
         let (key, versions) = row.unwrap();
         for Version { sequence, value } in versions {
@@ -363,7 +381,7 @@ fn loaded_is_equal(history: &MemoryHistory, since: Sequence, until: Sequence, pa
     }
     assert!(since == 0 || loaded.view().at(since - 1).is_none());
     evict(&mut loaded, until);
-    assert_eq!(loaded.versions(), rows(&past.states[&until], Some(PAST_ENDS)).len());
+    loaded.assert_versions(rows(&past.states[&until], Some(PAST_ENDS)).len());
 }
 
 fn rows(state: &State, to: Option<&[u8]>) -> Vec<(Bytes, Bytes)> {
@@ -401,11 +419,10 @@ impl Past {
 }
 
 /// Readers on other threads, while the owner writes: all keys of a batch change together, forwards only.
-#[test]
 #[allow(clippy::disallowed_methods, reason = "the engine is read from other threads")]
-fn readers_see_whole_batches_only() {
+fn readers_see_whole_batches_only(kind: Kind) {
     use std::sync::atomic::{AtomicBool, Ordering};
-    let mut engine = MemoryEngine::new();
+    let mut engine = Tested::new(kind);
     let published = arc_swap::ArcSwap::from_pointee(engine.view());
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -414,7 +431,7 @@ fn readers_see_whole_batches_only() {
             scope.spawn(move || {
                 let mut last = 0;
                 while !done.load(Ordering::Acquire) {
-                    let view = MemoryView::clone(&published.load());
+                    let view = AnyView::clone(&published.load());
                     assert!(view.sequence() >= last);
                     last = view.sequence();
                     let rows: Vec<(Bytes, Bytes)> = if (last ^ reader) & 1 == 0 {
@@ -428,7 +445,8 @@ fn readers_see_whole_batches_only() {
                 }
             });
         }
-        for sequence in 1..=20_000u64 {
+        let last: Sequence = if let Kind::Memory = kind { 20_000 } else { 2_000 };
+        for sequence in 1..=last {
             let mut batch = Batch::new();
             for key in 0..20u8 {
                 match sequence % 10 {
@@ -437,6 +455,7 @@ fn readers_see_whole_batches_only() {
                 }
             }
             engine.write(sequence, batch).unwrap();
+            engine.settle();
             published.store(std::sync::Arc::new(engine.view()));
             evict(&mut engine, sequence);
         }
@@ -444,7 +463,12 @@ fn readers_see_whole_batches_only() {
     });
 }
 
-fn write(engine: &mut MemoryEngine, sequence: Sequence, changes: &[(&str, Option<&str>)]) {
+fn write(engine: &mut Tested, sequence: Sequence, changes: &[(&str, Option<&str>)]) {
+    change(&mut engine.engine, sequence, changes);
+    engine.settle();
+}
+
+fn change(engine: &mut impl Engine, sequence: Sequence, changes: &[(&str, Option<&str>)]) {
     let mut batch = Batch::with_capacity(changes.len());
     for (key, value) in changes {
         match value {
@@ -455,15 +479,108 @@ fn write(engine: &mut MemoryEngine, sequence: Sequence, changes: &[(&str, Option
     engine.write(sequence, batch).unwrap();
 }
 
-fn evict(engine: &mut MemoryEngine, sequence: Sequence) {
+fn evict(engine: &mut Tested, sequence: Sequence) {
     engine.evict_below(sequence);
     engine.tidy(usize::MAX);
+    engine.settle();
 }
 
-fn all(view: &MemoryView) -> Vec<(Bytes, Bytes)> {
+fn all(view: &impl View) -> Vec<(Bytes, Bytes)> {
     view.range(b"", None).map(Result::unwrap).collect()
 }
 
 fn owned((key, value): (&'static str, &'static str)) -> (Bytes, Bytes) {
     (Bytes::from(key), Bytes::from(value))
+}
+
+// In memory only.
+
+/// A checkpoint may take a minute; meanwhile the same keys are overwritten over and over.
+#[test]
+fn overwriting_does_not_grow_under_an_old_view() {
+    let mut engine = MemoryEngine::new();
+    let mut rng = Rng::new(1);
+    let mut old = None;
+    let mut published = engine.view();
+    for sequence in 1..=1_000_000 {
+        let mut batch = Batch::new();
+        batch.put(Key::new(&rng.below(1000).to_le_bytes()), Bytes::from_static(b"value"));
+        engine.write(sequence, batch).unwrap();
+        engine.evict_below(sequence);
+        engine.tidy(usize::MAX);
+        if sequence % 64 == 0 {
+            published = engine.view();
+        }
+        if sequence == 500_000 {
+            old = Some((engine.view(), all(&engine.view())));
+        }
+        if sequence % 50_000 == 0 {
+            assert!(engine.versions() <= 2000 + 64, "{} versions at {sequence}", engine.versions());
+        }
+    }
+    let (view, content) = old.unwrap();
+    assert_eq!(all(&view), content);
+    assert_eq!(all(&published).len(), 1000);
+    drop((view, published));
+    engine.evict_below(1_000_000);
+    engine.tidy(usize::MAX);
+    assert_eq!(engine.versions(), 1000);
+}
+
+/// Dropping a chain version by version, each from within the one before, would overflow the stack.
+#[test]
+fn a_long_history_can_be_dropped() {
+    let mut engine = MemoryEngine::new();
+    for sequence in 1..=300_000 {
+        change(&mut engine, sequence, &[("a", Some("v"))]);
+    }
+    assert_eq!(engine.versions(), 300_000);
+}
+
+#[test]
+#[should_panic(expected = "a view would see sequence 5 change")]
+fn what_a_view_sees_is_not_written_to() {
+    let mut engine = MemoryEngine::new();
+    change(&mut engine, 5, &[("a", Some("5"))]);
+    let _view = engine.view();
+    change(&mut engine, 5, &[("b", Some("5"))]);
+}
+
+/// Superseded versions go a few at a time, but cannot be asked for any more at once.
+#[test]
+fn tidying_goes_in_steps() {
+    let mut engine = MemoryEngine::new();
+    for sequence in 1..=10 {
+        change(&mut engine, sequence, &[("a", Some("v")), ("b", Some("v"))]);
+    }
+    engine.evict_below(8);
+    assert!(engine.view().at(7).is_none() && engine.view().history(7).is_none());
+    assert_eq!(engine.versions(), 20);
+    engine.tidy(5);
+    assert_eq!(engine.versions(), 15);
+    engine.tidy(100);
+    assert_eq!(engine.versions(), 6);
+    assert_eq!(all(&engine.view().at(8).unwrap()).len(), 2);
+}
+
+/// A key may be overwritten a million times an hour, and each of its old values be asked for and taken out.
+#[test]
+fn any_place_in_a_long_history_is_near() {
+    let mut engine = MemoryEngine::new();
+    let (mut rng, mut threshold) = (Rng::new(1), 0);
+    for sequence in 1..=200_000 {
+        change(&mut engine, sequence, &[("a", Some("v"))]);
+        if rng.chance(100) && sequence > 100_000 {
+            threshold = threshold.max(rng.between(0, sequence - 50_000));
+            engine.evict_below(threshold);
+            engine.tidy(300);
+        }
+        if rng.chance(10) {
+            let steps = engine.steps(b"a", rng.between(threshold, sequence));
+            assert!(steps < 120, "{steps} steps at {sequence}");
+        }
+    }
+    let oldest = 200_000 - engine.versions() as u64 + 1;
+    assert!((50_000..190_000).contains(&oldest));
+    assert!(engine.steps(b"a", oldest) < 120);
 }
