@@ -8,7 +8,7 @@ use super::cursor::RunCursor;
 use super::entry::{Home, Place, in_order};
 use super::manifest::{self, Durable, Name};
 use super::memtable::Memtable;
-use super::table::{Run, Table, TableWriter};
+use super::table::{Run, Table, TableWriter, cannot_write};
 use super::{Sealed, Shared};
 use crate::StorageError;
 use crate::engine::{Key, Sequence};
@@ -116,6 +116,12 @@ impl Job {
                 Some(Outcome::Removed)
             }
             Work::Discard => {
+                // A state that arrived and was not wanted may go further than the one that is, and be taken for it after a
+                // crash. So its manifest goes before any of the tables that it names.
+                let manifest = Name::Manifest { generation: shared.generation };
+                super::remove(&*shared.files, &shared.folder.join(manifest.to_string()))?;
+                let synced = shared.files.sync_folder(&shared.folder);
+                synced.map_err(|error| cannot_write(&shared.folder, error))?;
                 let names = super::names(&*shared.files, &shared.folder)?;
                 let is_other = |name: Name| name.generation() != shared.generation;
                 super::clear(&*shared.files, &shared.folder, &names, is_other)?;

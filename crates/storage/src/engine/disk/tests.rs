@@ -437,6 +437,36 @@ fn what_is_loaded_comes_in_whole_or_not_at_all() {
     assert_eq!(reopened.view().get(&[b'a', 7]).unwrap(), Some(Bytes::from(vec![20; 40])));
 }
 
+/// A snapshot had arrived that nobody wanted any more. It was taken from the disk, the power failed, and its manifest was
+/// there again, without its tables. It went further than the state that was used, so the node did not start any more.
+#[test]
+fn what_is_discarded_is_whole_or_not_there_when_the_power_goes() {
+    for seed in 0..50 {
+        let disk = MemFiles::with_faults();
+        let files: Arc<dyn Files> = Arc::new(disk.clone());
+        let mut used = create(&files);
+        put(&mut used, 1);
+        used.seal(Bytes::from_static(b"used"));
+        used.settle().unwrap();
+        let mut unwanted = create(&files);
+        for n in 1..=50 {
+            unwanted.load(n, key(n), Some(Bytes::from_static(&[0; 100]))).unwrap();
+        }
+        unwanted.end_loading(50, 50).unwrap();
+        unwanted.seal(Bytes::from_static(b"unwanted"));
+        unwanted.settle().unwrap();
+
+        if seed % 2 == 0 {
+            disk.fail_sync_after(1);
+        }
+        let _ = unwanted.discard().step();
+        disk.crash(&mut Rng::new(seed));
+        let (engine, note) = open(&files).unwrap();
+        let keys = if &note[..] == b"used" { 1 } else { 50 };
+        assert_eq!(engine.view().count(b"", None).unwrap(), keys, "{note:?}, seed {seed}");
+    }
+}
+
 /// An engine that nothing was written to was discarded when another took its place, and had the same name as that one.
 #[test]
 fn engines_in_one_folder_keep_out_of_each_others_way() {
