@@ -5,6 +5,7 @@ use super::entry::{Home, Place};
 use super::memtable::{MemEntry, Memtable};
 use super::table::Run;
 use crate::StorageError;
+use crate::engine::{Key, Sequence};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ impl<'a> Cursor<'a> {
 
     pub(super) fn place(&self) -> Option<Place<'_>> {
         match self {
-            Cursor::Memory { entry, .. } => entry.as_ref().map(|entry| entry.key().place()),
+            Cursor::Memory { entry, .. } => entry.as_ref().map(MemEntry::place),
             Cursor::Run(run) => run.place(),
         }
     }
@@ -50,18 +51,18 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// Goes to the last entry before a place; `None`: to the last of all.
-    pub(super) fn seek_before(&mut self, home: Option<&Home>) -> Result<(), StorageError> {
+    /// Goes to an entry of the last key before one; `None`: of the last of all.
+    pub(super) fn seek_before(&mut self, key: Option<&Key>) -> Result<(), StorageError> {
         match self {
-            Cursor::Memory { memtable, entry } => *entry = home.map_or(memtable.last(), |home| memtable.before(home)),
-            Cursor::Run(run) => run.seek_before(home.map(Home::place))?,
+            Cursor::Memory { memtable, entry } => *entry = memtable.before(key),
+            Cursor::Run(run) => run.seek_before(key.map(|key| (key.as_slice(), Sequence::MAX)))?,
         }
         Ok(())
     }
 
     pub(super) fn advance(&mut self) -> Result<(), StorageError> {
         match self {
-            Cursor::Memory { entry, .. } => *entry = entry.as_ref().and_then(MemEntry::next),
+            Cursor::Memory { entry, .. } => *entry = entry.take().and_then(MemEntry::next),
             Cursor::Run(run) => run.advance()?,
         }
         Ok(())

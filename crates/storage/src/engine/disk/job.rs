@@ -167,19 +167,20 @@ impl Finished {
 impl Flush {
     fn step(&mut self, shared: &Shared) -> Result<Option<Outcome>, StorageError> {
         let begin = self.writer.written_bytes();
-        let mut last = None;
-        for entry in self.memtable.behind(self.last.take()).take(STEP_ENTRIES) {
-            let (place, value) = (entry.key().place(), entry.value());
+        let mut next = self.memtable.behind(self.last.as_ref());
+        for _ in 0..STEP_ENTRIES {
+            let Some(entry) = next else { break };
+            let (place, value) = (entry.place(), entry.value());
             if self.retain.keeps(place, value.is_some()) {
                 self.writer.push(place, value.as_deref())?;
             }
-            last = Some(entry);
+            self.last = Some(Home::new(place.0, place.1));
             if self.writer.written_bytes() - begin >= STEP_BYTES {
-                break;
+                return Ok(None);
             }
+            next = entry.next();
         }
-        if let Some(last) = last {
-            self.last = Some(last.key().clone());
+        if next.is_some() {
             return Ok(None);
         }
         let run = self.writer.finish()?;

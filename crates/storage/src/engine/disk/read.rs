@@ -198,7 +198,7 @@ pub(super) struct Backward<'a> {
 
 impl<'a> Backward<'a> {
     pub(super) fn new(content: &'a Content, from: &[u8], to: Option<&[u8]>) -> Result<Backward<'a>, StorageError> {
-        let (mut cursors, to) = (content.cursors(), to.map(Home::before));
+        let (mut cursors, to) = (content.cursors(), to.map(Key::new));
         for cursor in &mut cursors {
             cursor.seek_before(to.as_ref())?;
         }
@@ -211,10 +211,9 @@ impl<'a> Backward<'a> {
             let Some(key) = keys.max().filter(|&key| key >= self.from.as_slice()).map(Key::new) else {
                 return Ok(None);
             };
-            let before = Home::before(key.as_slice());
             for cursor in &mut self.cursors {
                 if cursor.place().is_some_and(|(at, _)| at == key.as_slice()) {
-                    cursor.seek_before(Some(&before))?;
+                    cursor.seek_before(Some(&key))?;
                 }
             }
             if let Some(value) = self.content.get(key.as_slice(), sequence)? {
