@@ -58,7 +58,8 @@ impl Handle {
         let request = match request {
             // Two spellings of one address are one address; the one that the cluster knows wins.
             Request::Join { name, address, learner } => {
-                let address = address::as_known(address, &self.status().configuration).await;
+                // In a box: it is rare, and large.
+                let address = Box::pin(address::as_known(address, &self.status().configuration)).await;
                 Request::Join { name, address, learner }
             }
             other => other,

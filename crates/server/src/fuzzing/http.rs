@@ -1,10 +1,10 @@
 //! Requests over HTTP, to a member of a cluster that is a map.
 
 use crate::Leader;
+use crate::http::body::Input;
 use crate::http::map::Map;
 use crate::http::{Answer, Front, Member, Refusal, Service, Settings, serve};
 use hyper::Request;
-use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use node::{Failure, Role, Status};
 use serde_json::Value;
@@ -76,7 +76,7 @@ struct Reply {
 /// What is answered to these bytes, and how many requests came to the service.
 fn converse(kind: u8, bytes: &[u8]) -> (Vec<Reply>, usize) {
     let settings = Settings { forward: kind & 8 == 0, ..Settings::default() };
-    let service = Watched { member: Member::new(cluster(kind), settings), answered: AtomicUsize::new(0) };
+    let service = Watched { member: Arc::new(Member::new(cluster(kind), settings)), answered: AtomicUsize::new(0) };
     let front = Arc::new(Front::new(service));
     // Its clock goes on by itself when nothing else does: whoever waits for nothing waits no longer than that.
     let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -182,12 +182,12 @@ fn head_of(answers: &[u8]) -> (u16, Vec<&str>, &[u8]) {
 
 /// Tells in each answer to which method it is.
 struct Watched {
-    member: Member<Map>,
+    member: Arc<Member<Map>>,
     answered: AtomicUsize,
 }
 
 impl Service for Watched {
-    async fn answer(&self, request: &mut Request<Incoming>, peer: SocketAddr) -> Result<Answer, Refusal> {
+    async fn answer(self: &Arc<Self>, request: &mut Request<Input>, peer: SocketAddr) -> Result<Answer, Refusal> {
         let method = HeaderValue::from_str(request.method().as_str()).expect("a method is a token");
         let answer = self.member.answer(request, peer).await;
         let mut answer = answer.unwrap_or_else(Refusal::into_answer);

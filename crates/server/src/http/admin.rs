@@ -9,16 +9,17 @@
 //! | `DELETE /remove` `{"id":"node1"}` | 200 when it is no member (rqlite) |
 
 use super::answer::{self, Answer, Form, Refusal};
+use super::body::Input;
 use super::cluster::Cluster;
 use super::member::{self, Member};
 use super::{body, json};
 use crate::address::{self, Address};
 use crate::handle::Identity;
-use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use node::Status;
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Call {
@@ -53,9 +54,9 @@ impl member::Call for Call {
 
     async fn perform<C: Cluster>(
         self,
-        request: &mut Request<Incoming>,
+        request: &mut Request<Input>,
         peer: SocketAddr,
-        member: &Member<C>,
+        member: &Arc<Member<C>>,
     ) -> Result<Answer, Refusal> {
         match self {
             Call::Join => {

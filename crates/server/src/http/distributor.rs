@@ -15,15 +15,16 @@
 //! Not handled: several pairs at once, for which the original has no word.
 
 use super::answer::{self, Answer, Form, Refusal};
+use super::body::Input;
 use super::cluster::Cluster;
 use super::limits::{check_key, check_value};
 use super::member::{self, Member};
 use super::read::Wish;
 use super::{body, idempotency, json, path};
-use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use kv::Operation;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// A request of this dialect; that of [`Call::Set`] has its pair in the body.
 #[derive(Debug, PartialEq, Eq)]
@@ -92,9 +93,9 @@ impl member::Call for Call {
 
     async fn perform<C: Cluster>(
         self,
-        request: &mut Request<Incoming>,
+        request: &mut Request<Input>,
         _peer: SocketAddr,
-        member: &Member<C>,
+        member: &Arc<Member<C>>,
     ) -> Result<Answer, Refusal> {
         match self {
             Call::Get { key, names, wish } => {

@@ -13,15 +13,16 @@
 //! Not handled: keys and values that are not UTF-8, which JSON can't carry; a read of one says so.
 
 use super::answer::{self, Answer, Form, Refusal};
+use super::body::Input;
 use super::cluster::Cluster;
 use super::limits::{check_key, check_value};
 use super::member::{self, Member};
 use super::read::Wish;
 use super::{body, idempotency, json, path};
-use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use kv::{MAX_OPERATIONS, Operation};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Call {
@@ -51,9 +52,9 @@ impl member::Call for Call {
 
     async fn perform<C: Cluster>(
         self,
-        request: &mut Request<Incoming>,
+        request: &mut Request<Input>,
         _peer: SocketAddr,
-        member: &Member<C>,
+        member: &Arc<Member<C>>,
     ) -> Result<Answer, Refusal> {
         match self {
             Call::Get { key, wish } => return get(&key, &wish, member).await,

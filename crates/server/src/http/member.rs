@@ -7,10 +7,11 @@
 //! the programs of old did, each dialect in its own words, and a header tells who leads.
 
 use super::answer::{Answer, Form, Refusal, header_text};
+use super::body::Input;
 use super::cluster::Cluster;
 use super::{Level, Service, admin, class, distributor, hraftd, raft_kv, raftd, v1};
 use crate::handle::Handle;
-use hyper::body::Incoming;
+use crate::metrics::Class;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Request, StatusCode};
 use kv::Operation;
@@ -108,9 +109,9 @@ pub trait Call: Sized + Send {
 
     fn perform<C: Cluster>(
         self,
-        request: &mut Request<Incoming>,
+        request: &mut Request<Input>,
         peer: SocketAddr,
-        member: &Member<C>,
+        member: &Arc<Member<C>>,
     ) -> impl Future<Output = Result<Answer, Refusal>> + Send;
 }
 
@@ -123,11 +124,10 @@ pub struct Member<C = Handle> {
 }
 
 impl<C: Cluster> Service for Member<C> {
-    async fn answer(&self, request: &mut Request<Incoming>, peer: SocketAddr) -> Result<Answer, Refusal> {
+    async fn answer(self: &Arc<Self>, request: &mut Request<Input>, peer: SocketAddr) -> Result<Answer, Refusal> {
         let (began, class) = (Instant::now(), class::of(request.method(), request.uri().path()));
         let answer = self.answer_in_its_dialect(request, peer).await;
-        let status = answer.as_ref().map_or_else(Refusal::status, |answer| answer.status());
-        self.cluster.metrics().http.note(class, status.as_u16(), began.elapsed());
+        self.count(class, &answer, began);
         answer
     }
 
@@ -138,8 +138,8 @@ impl<C: Cluster> Service for Member<C> {
 
 impl<C: Cluster> Member<C> {
     async fn answer_in_its_dialect(
-        &self,
-        request: &mut Request<Incoming>,
+        self: &Arc<Self>,
+        request: &mut Request<Input>,
         peer: SocketAddr,
     ) -> Result<Answer, Refusal> {
         for dialect in &self.settings.dialects {
@@ -175,16 +175,45 @@ impl<C: Cluster> Member<C> {
     }
 
     async fn speak<D: Call>(
-        &self,
-        request: &mut Request<Incoming>,
+        self: &Arc<Self>,
+        request: &mut Request<Input>,
         peer: SocketAddr,
     ) -> Option<Result<Answer, Refusal>> {
         let answer = match D::parse(request)? {
-            Ok(call) if call.changes() && !self.takes_changes() => Err(self.point_to_leader(D::not_the_leader())),
-            Ok(call) => call.perform(request, peer, self).await,
+            Ok(call) => self.carry_out(call, request, peer).await,
             Err(refusal) => Err(refusal),
         };
         Some(answer.map_err(|refusal| refusal.in_form(D::FORM)))
+    }
+
+    async fn carry_out<D: Call>(
+        self: &Arc<Self>,
+        call: D,
+        request: &mut Request<Input>,
+        peer: SocketAddr,
+    ) -> Result<Answer, Refusal> {
+        if call.changes() && !self.takes_changes() {
+            return Err(self.point_to_leader(D::not_the_leader()));
+        }
+        call.perform(request, peer, self).await
+    }
+
+    /// A request that came in the body of another one, and is understood already.
+    pub(super) async fn answer_within<D: Call>(
+        self: &Arc<Self>,
+        call: D,
+        mut request: Box<Request<Input>>,
+        peer: SocketAddr,
+    ) -> Answer {
+        let (began, class) = (Instant::now(), class::of(request.method(), request.uri().path()));
+        let answer = self.carry_out(call, &mut request, peer).await.map_err(|refusal| refusal.in_form(D::FORM));
+        self.count(class, &answer, began);
+        answer.unwrap_or_else(Refusal::into_answer)
+    }
+
+    fn count(&self, class: Class, answer: &Result<Answer, Refusal>, began: Instant) {
+        let status = answer.as_ref().map_or_else(Refusal::status, |answer| answer.status());
+        self.cluster.metrics().http.note(class, status.as_u16(), began.elapsed());
     }
 
     /// Applied atomically. Nothing at all is done for no operations.
@@ -201,15 +230,17 @@ impl<C: Cluster> Member<C> {
 
     /// Returns once the cluster has done it.
     pub(super) async fn ask(&self, request: node::Request, limit: Duration) -> Result<(), Refusal> {
-        match self.cluster.request(request, limit).await {
-            Outcome::Failed(failure) => Err(failure.into()),
-            _ => Ok(()),
-        }
+        self.outcome_within(request, limit).await.map(drop)
     }
 
     /// The same, and tells what came of it.
     pub(super) async fn outcome(&self, request: node::Request) -> Result<Outcome, Refusal> {
-        match self.cluster.request(request, self.settings.request_limit).await {
+        self.outcome_within(request, self.settings.request_limit).await
+    }
+
+    async fn outcome_within(&self, request: node::Request, limit: Duration) -> Result<Outcome, Refusal> {
+        // In a box: every future on the way here would have it in it twice.
+        match Box::pin(self.cluster.request(request, limit)).await {
             Outcome::Failed(failure) => Err(failure.into()),
             outcome => Ok(outcome),
         }

@@ -43,7 +43,8 @@ pub use kv::MAX_TRANSACTION_OPERATIONS;
 pub use member::{Dialect, Member, Settings};
 pub use read::{Level, Wish};
 
-use hyper::body::{Body, Incoming};
+use body::Input;
+use hyper::body::Body;
 use hyper::header::HOST;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -80,8 +81,8 @@ const LINGER_BYTES: usize = 64 * 1024 * 1024;
 pub trait Service: Send + Sync + 'static {
     /// Reads the body if it wants to; `peer` is who asks. May be dropped at any time.
     fn answer(
-        &self,
-        request: &mut Request<Incoming>,
+        self: &Arc<Self>,
+        request: &mut Request<Input>,
         peer: SocketAddr,
     ) -> impl Future<Output = Result<Answer, Refusal>> + Send;
 
@@ -93,13 +94,13 @@ pub trait Service: Send + Sync + 'static {
 
 /// What all connections to one service share.
 pub struct Front<S = Member> {
-    service: S,
+    service: Arc<S>,
     closing: watch::Sender<bool>,
 }
 
 impl<S: Service> Front<S> {
     pub fn new(service: S) -> Front<S> {
-        Front { service, closing: watch::Sender::new(false) }
+        Front { service: Arc::new(service), closing: watch::Sender::new(false) }
     }
 
     pub fn service(&self) -> &S {
@@ -154,7 +155,7 @@ where
 {
     let service = service_fn(|request| async move {
         activity.request_began();
-        let answer = answer(request, peer, &front.service, activity).await;
+        let answer = answer(request.map(Input::Wire), peer, &front.service, activity).await;
         if answer.extensions().get::<MayWait>().is_some() {
             activity.let_wait();
         }
@@ -212,9 +213,9 @@ where
 }
 
 async fn answer<S: Service>(
-    mut request: Request<Incoming>,
+    mut request: Request<Input>,
     peer: SocketAddr,
-    service: &S,
+    service: &Arc<S>,
     activity: &Activity,
 ) -> Answer {
     let outcome = if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {

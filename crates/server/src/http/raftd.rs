@@ -11,16 +11,17 @@
 //! Not handled: deleting, for which raftd has no word; hraftd's `DELETE /key/KEY` does it where that is spoken too.
 
 use super::answer::{self, Answer, Form, Refusal};
+use super::body::Input;
 use super::cluster::Cluster;
 use super::limits::{check_key, check_value};
 use super::member::{self, Member};
 use super::read::Wish;
 use super::{body, idempotency, path};
 use bytes::Bytes;
-use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use kv::Operation;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Call {
@@ -47,9 +48,9 @@ impl member::Call for Call {
 
     async fn perform<C: Cluster>(
         self,
-        request: &mut Request<Incoming>,
+        request: &mut Request<Input>,
         _peer: SocketAddr,
-        member: &Member<C>,
+        member: &Arc<Member<C>>,
     ) -> Result<Answer, Refusal> {
         match self {
             Call::Set { key } => {

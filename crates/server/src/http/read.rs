@@ -140,14 +140,19 @@ impl<C: Cluster> Member<C> {
         };
         let limit = self.settings.request_limit;
         let mut age = None;
-        match level {
-            Level::None | Level::Auto => age = self.check_freshness(wish)?,
-            Level::Weak => self.ask(node::Request::Read(ReadLevel::Weak), limit).await?,
-            Level::Linearizable => {
-                let limit = wish.timeout.map_or(limit, |timeout| timeout.min(limit));
-                self.ask(node::Request::Read(ReadLevel::Linearizable), limit).await?;
+        let asked = match level {
+            Level::None | Level::Auto => {
+                age = self.check_freshness(wish)?;
+                None
             }
-            Level::Strong => self.ask(node::Request::Read(ReadLevel::Strong), limit).await?,
+            Level::Weak => Some((ReadLevel::Weak, limit)),
+            Level::Linearizable => {
+                Some((ReadLevel::Linearizable, wish.timeout.map_or(limit, |timeout| timeout.min(limit))))
+            }
+            Level::Strong => Some((ReadLevel::Strong, limit)),
+        };
+        if let Some((level, limit)) = asked {
+            self.ask(node::Request::Read(level), limit).await?;
         }
         let view = self.cluster.view()?;
         let mut headers = Vec::with_capacity(5);

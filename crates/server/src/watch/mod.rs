@@ -193,6 +193,12 @@ impl Hub {
         self.leisure.runtime()
     }
 
+    /// Returns once there will be no more news.
+    pub async fn ended(&self) -> End {
+        let ended = self.news.subscribe().wait_for(|news| news.end.is_some()).await.map(|news| news.end.clone());
+        ended.ok().flatten().unwrap_or(End::Stopping)
+    }
+
     pub fn counts(&self) -> Counts {
         let watchers = self.watchers().count;
         let ring = self.ring();

@@ -3,19 +3,19 @@
 //! What is shown is this node's own view. Only `/readyz` asks others.
 
 use super::super::answer::{self, Answer, Form, Refusal};
+use super::super::body::Input;
 use super::super::cluster::Cluster;
 use super::super::member::Member;
 use super::super::{body, json};
 use super::{Parameters, wire};
 use crate::handle::Phase;
-use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use node::{ReadLevel, Role, Status};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub fn status<C: Cluster>(request: &Request<Incoming>, member: &Member<C>) -> Result<Answer, Refusal> {
+pub fn status<C: Cluster>(request: &Request<Input>, member: &Member<C>) -> Result<Answer, Refusal> {
     Parameters::parse(request.uri().query(), &[])?;
     let (status, me, leader) = (member.cluster.status(), member.cluster.identity(), member.cluster.leader());
     // In this order: what is applied is known to be committed.
@@ -67,7 +67,7 @@ pub fn status<C: Cluster>(request: &Request<Incoming>, member: &Member<C>) -> Re
     Ok(answer::json(body))
 }
 
-pub fn members<C: Cluster>(request: &Request<Incoming>, member: &Member<C>) -> Result<Answer, Refusal> {
+pub fn members<C: Cluster>(request: &Request<Input>, member: &Member<C>) -> Result<Answer, Refusal> {
     Parameters::parse(request.uri().query(), &[])?;
     let status = member.cluster.status();
     let mut body = Vec::with_capacity(512);
@@ -90,7 +90,7 @@ pub fn members<C: Cluster>(request: &Request<Incoming>, member: &Member<C>) -> R
 
 /// Answered when the node there votes; a learner, which stays one, when it has caught up.
 pub async fn add<C: Cluster>(
-    request: &mut Request<Incoming>,
+    request: &mut Request<Input>,
     asker: SocketAddr,
     member: &Member<C>,
 ) -> Result<Answer, Refusal> {
@@ -105,11 +105,7 @@ pub async fn add<C: Cluster>(
 }
 
 /// Answered when it votes. A learner that does not catch up in time stays what it is.
-pub async fn promote<C: Cluster>(
-    name: &[u8],
-    request: &Request<Incoming>,
-    member: &Member<C>,
-) -> Result<Answer, Refusal> {
+pub async fn promote<C: Cluster>(name: &[u8], request: &Request<Input>, member: &Member<C>) -> Result<Answer, Refusal> {
     Parameters::parse(request.uri().query(), &[])?;
     let asked = node::Request::Promote { name: String::from_utf8_lossy(name).into_owned() };
     match member.outcome(asked).await {
@@ -121,7 +117,7 @@ pub async fn promote<C: Cluster>(
 
 pub async fn remove<C: Cluster>(
     name: &[u8],
-    request: &mut Request<Incoming>,
+    request: &mut Request<Input>,
     member: &Member<C>,
 ) -> Result<Answer, Refusal> {
     Parameters::parse(request.uri().query(), &[])?;
@@ -130,7 +126,7 @@ pub async fn remove<C: Cluster>(
     Ok(answer::json("{}"))
 }
 
-pub async fn lead<C: Cluster>(request: &mut Request<Incoming>, member: &Member<C>) -> Result<Answer, Refusal> {
+pub async fn lead<C: Cluster>(request: &mut Request<Input>, member: &Member<C>) -> Result<Answer, Refusal> {
     #[derive(Default, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {

@@ -1,18 +1,18 @@
 //! Letting the past go: `/v1/compact`.
 
 use super::super::answer::{self, Answer, Refusal};
+use super::super::body::Input;
 use super::super::cluster::Cluster;
 use super::super::member::Member;
 use super::super::{body, idempotency};
 use super::{Parameters, REVISION, number, wire};
 use hyper::Request;
-use hyper::body::Incoming;
 use kv::Action;
 use node::Outcome;
 use serde::Deserialize;
 
 /// From now on nothing below that revision can be read.
-pub async fn post<C: Cluster>(request: &mut Request<Incoming>, member: &Member<C>) -> Result<Answer, Refusal> {
+pub async fn post<C: Cluster>(request: &mut Request<Input>, member: &Member<C>) -> Result<Answer, Refusal> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {

@@ -6,6 +6,7 @@
 //! that revision can be read.
 
 use super::super::answer::{self, Answer, Refusal};
+use super::super::body::Input;
 use super::super::cluster::Cluster;
 use super::super::limits::{check_key, check_value};
 use super::super::member::Member;
@@ -15,17 +16,12 @@ use super::negotiate::{Conditions, etag, prefers};
 use super::query::{Parameters, WISH};
 use super::{REVISION, number, wire};
 use bytes::Bytes;
-use hyper::body::Incoming;
 use hyper::header::{ETAG, HeaderName, HeaderValue, VARY};
 use hyper::{Request, StatusCode};
 use kv::{Action, IdempotencyKey, KeyRange, Operation, Picture, Query, Step, StepResult, Transaction, View};
 use node::Outcome;
 
-pub async fn get<C: Cluster>(
-    key: Bytes,
-    request: &mut Request<Incoming>,
-    member: &Member<C>,
-) -> Result<Answer, Refusal> {
+pub async fn get<C: Cluster>(key: Bytes, request: &mut Request<Input>, member: &Member<C>) -> Result<Answer, Refusal> {
     check_key(&key)?;
     let query = Parameters::parse(request.uri().query(), &[&["revision"], WISH])?;
     let (revision, wish) = (query.number("revision")?, query.wish()?);
@@ -70,11 +66,7 @@ pub async fn get<C: Cluster>(
     Ok(answer)
 }
 
-pub async fn put<C: Cluster>(
-    key: Bytes,
-    request: &mut Request<Incoming>,
-    member: &Member<C>,
-) -> Result<Answer, Refusal> {
+pub async fn put<C: Cluster>(key: Bytes, request: &mut Request<Input>, member: &Member<C>) -> Result<Answer, Refusal> {
     check_key(&key)?;
     let query = Parameters::parse(request.uri().query(), &[&["lease", "previous"]])?;
     let (lease, previous) = (query.number("lease")?.unwrap_or(0), query.flag("previous")?);
@@ -91,7 +83,7 @@ pub async fn put<C: Cluster>(
         written.revision
     } else {
         let step = Step::Put { key: key.clone(), value, lease, previous };
-        let applied = apply(&key, step, conditions, idempotency, member).await?;
+        let applied = Box::pin(apply(&key, step, conditions, idempotency, member)).await?;
         object.number("revision", applied.revision);
         let was = match applied.result {
             Some(StepResult::Put { previous }) => Some(previous),
@@ -114,7 +106,7 @@ pub async fn put<C: Cluster>(
 
 pub async fn delete<C: Cluster>(
     key: Bytes,
-    request: &mut Request<Incoming>,
+    request: &mut Request<Input>,
     member: &Member<C>,
 ) -> Result<Answer, Refusal> {
     check_key(&key)?;
@@ -131,7 +123,7 @@ pub async fn delete<C: Cluster>(
         written.revision
     } else {
         let step = Step::Delete { keys: KeyRange::single(key.clone()), previous };
-        let applied = apply(&key, step, conditions, idempotency, member).await?;
+        let applied = Box::pin(apply(&key, step, conditions, idempotency, member)).await?;
         object.number("revision", applied.revision);
         object.number("deleted", applied.changed);
         let was = match applied.result {

@@ -1,6 +1,7 @@
 //! Keys that end together unless somebody keeps their lease alive: `/v1/leases`.
 
 use super::super::answer::{self, Answer, Refusal, header_text};
+use super::super::body::Input;
 use super::super::cluster::Cluster;
 use super::super::member::Member;
 use super::super::read::Seen;
@@ -9,7 +10,6 @@ use super::list::{deleted, limit};
 use super::query::{Parameters, WISH, whole_number};
 use super::wire::Number;
 use super::{REVISION, number, wire};
-use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue, LOCATION};
 use hyper::{Request, StatusCode};
 use kv::{Action, Lease, MAX_LEASE, MAX_TTL_SECONDS, View};
@@ -19,7 +19,7 @@ use serde::Deserialize;
 /// So many of a lease's keys are told.
 const KEYS_TOLD: usize = 1000;
 
-pub async fn grant<C: Cluster>(request: &mut Request<Incoming>, member: &Member<C>) -> Result<Answer, Refusal> {
+pub async fn grant<C: Cluster>(request: &mut Request<Input>, member: &Member<C>) -> Result<Answer, Refusal> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Asked {
@@ -52,7 +52,7 @@ pub async fn grant<C: Cluster>(request: &mut Request<Incoming>, member: &Member<
 /// An `Idempotency-Key` would be harmful here: of two requests that say the same each gives the lease its time.
 pub async fn keep_alive<C: Cluster>(
     id: &[u8],
-    request: &mut Request<Incoming>,
+    request: &mut Request<Input>,
     member: &Member<C>,
 ) -> Result<Answer, Refusal> {
     let lease = parse_id(id)?;
@@ -62,7 +62,7 @@ pub async fn keep_alive<C: Cluster>(
 
 pub async fn revoke<C: Cluster>(
     id: &[u8],
-    request: &mut Request<Incoming>,
+    request: &mut Request<Input>,
     member: &Member<C>,
 ) -> Result<Answer, Refusal> {
     let lease = parse_id(id)?;
@@ -74,11 +74,7 @@ pub async fn revoke<C: Cluster>(
     }
 }
 
-pub async fn get<C: Cluster>(
-    id: &[u8],
-    request: &mut Request<Incoming>,
-    member: &Member<C>,
-) -> Result<Answer, Refusal> {
+pub async fn get<C: Cluster>(id: &[u8], request: &mut Request<Input>, member: &Member<C>) -> Result<Answer, Refusal> {
     let id = parse_id(id)?;
     let wish = Parameters::parse(request.uri().query(), &[WISH])?.wish()?;
     let Seen { view, headers } = member.see(&wish).await?;
@@ -112,7 +108,7 @@ pub async fn get<C: Cluster>(
     Ok(told(body, headers))
 }
 
-pub async fn list<C: Cluster>(request: &mut Request<Incoming>, member: &Member<C>) -> Result<Answer, Refusal> {
+pub async fn list<C: Cluster>(request: &mut Request<Input>, member: &Member<C>) -> Result<Answer, Refusal> {
     let parameters = Parameters::parse(request.uri().query(), &[&["limit", "continue"], WISH])?;
     let limit = limit(parameters.number("limit")?)?;
     let after = parameters.text("continue")?.map(|token| {

@@ -5,6 +5,7 @@
 //! up can ask for nothing but what a start, an end and a revision can.
 
 use super::super::answer::{self, Answer, Refusal};
+use super::super::body::Input;
 use super::super::cluster::Cluster;
 use super::super::idempotency;
 use super::super::member::Member;
@@ -16,7 +17,6 @@ use super::range::{ENDS, Ends};
 use super::{REVISION, number, wire};
 use bytes::Bytes;
 use hyper::Request;
-use hyper::body::Incoming;
 use kv::{Action, KeyRange, KeyValue, MAX_KEY_BYTES, Picture, Query, Step, Transaction};
 use node::Outcome;
 use storage::StorageError;
@@ -29,7 +29,7 @@ pub const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// A page of more rows is made beside the threads that serve connections.
 const LIGHT_ROWS: u64 = 256;
 
-pub async fn get<C: Cluster>(request: &mut Request<Incoming>, member: &Member<C>) -> Result<Answer, Refusal> {
+pub async fn get<C: Cluster>(request: &mut Request<Input>, member: &Member<C>) -> Result<Answer, Refusal> {
     let asked = Asked::parse(request.uri().query())?;
     let Seen { view, headers } = member.see(&asked.parameters.wish()?).await?;
     let (picture, headers) = picture(&view, asked.revision, headers)?;
@@ -41,7 +41,7 @@ pub async fn get<C: Cluster>(request: &mut Request<Incoming>, member: &Member<C>
     Ok(answer)
 }
 
-pub async fn delete<C: Cluster>(request: &mut Request<Incoming>, member: &Member<C>) -> Result<Answer, Refusal> {
+pub async fn delete<C: Cluster>(request: &mut Request<Input>, member: &Member<C>) -> Result<Answer, Refusal> {
     let keys = ends(&Parameters::parse(request.uri().query(), &[ENDS])?).range()?.ok_or_else(|| {
         Refusal::invalid(
             "name the keys to delete by prefix, or by start and end; an empty prefix means all; nothing was changed",

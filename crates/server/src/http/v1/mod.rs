@@ -14,6 +14,7 @@ mod leases;
 mod list;
 mod metrics;
 mod negotiate;
+mod pipeline;
 mod query;
 mod range;
 mod snapshot;
@@ -22,17 +23,19 @@ mod watch;
 mod wire;
 
 use super::answer::{self, Answer, Done, Form, Refusal};
+use super::body::Input;
 use super::cluster::Cluster;
 use super::member::{self, Member};
 use super::path;
+use crate::watch::End;
 use bytes::Bytes;
-use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use kv::{Action, IdempotencyKey, OutOfReach, ReadError};
 use node::Outcome;
 use query::Parameters;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// What there is. The first row that fits counts.
 pub const ROUTES: &[Route] = &[
@@ -48,6 +51,7 @@ pub const ROUTES: &[Route] = &[
     Route(Verb::Delete, "/v1/leases/{id}", To::RevokeLease),
     Route(Verb::Post, "/v1/leases/{id}/keepalive", To::KeepLease),
     Route(Verb::Post, "/v1/compact", To::Compact),
+    Route(Verb::Post, "/v1/pipeline", To::Pipeline),
     Route(Verb::Get, "/v1/watch", To::Watch),
     Route(Verb::Get, "/v1/snapshot", To::Snapshot),
     Route(Verb::Get, "/v1/status", To::Status),
@@ -90,6 +94,7 @@ pub enum To {
     RevokeLease,
     KeepLease,
     Compact,
+    Pipeline,
     Watch,
     Snapshot,
     Status,
@@ -135,8 +140,8 @@ impl member::Call for Call {
     }
 
     fn changes(&self) -> bool {
-        // Whether a member votes every node can say.
-        self.verb != Verb::Get && self.to != To::PromoteMember
+        // Whether a member votes every node can say, and a pipeline is what is in it.
+        self.verb != Verb::Get && !matches!(self.to, To::PromoteMember | To::Pipeline)
     }
 
     fn not_the_leader() -> Refusal {
@@ -146,14 +151,33 @@ impl member::Call for Call {
 
     async fn perform<C: Cluster>(
         self,
-        request: &mut Request<Incoming>,
+        request: &mut Request<Input>,
         peer: SocketAddr,
-        member: &Member<C>,
+        member: &Arc<Member<C>>,
     ) -> Result<Answer, Refusal> {
+        // What is rare is in a box of its own: as large as all of it together, it would be paid for by each request.
         let answer = match self.to {
             To::GetKey => keys::get(self.named, request, member).await,
             To::PutKey => keys::put(self.named, request, member).await,
-            To::DeleteKey => keys::delete(self.named, request, member).await,
+            To::DeleteKey => Box::pin(keys::delete(self.named, request, member)).await,
+            _ => Box::pin(self.perform_rare(request, peer, member)).await,
+        };
+        answer.map_err(|refusal| {
+            let named = request.headers().contains_key("idempotency-key");
+            if named && refusal.status() == StatusCode::GATEWAY_TIMEOUT { refusal.retryable() } else { refusal }
+        })
+    }
+}
+
+impl Call {
+    async fn perform_rare<C: Cluster>(
+        self,
+        request: &mut Request<Input>,
+        peer: SocketAddr,
+        member: &Arc<Member<C>>,
+    ) -> Result<Answer, Refusal> {
+        match self.to {
+            To::GetKey | To::PutKey | To::DeleteKey => unreachable!("these are not rare"),
             To::List => list::get(request, member).await,
             To::DeleteRange => list::delete(request, member).await,
             To::Transact => transaction::post(request, member).await,
@@ -163,6 +187,7 @@ impl member::Call for Call {
             To::RevokeLease => leases::revoke(&self.named, request, member).await,
             To::KeepLease => leases::keep_alive(&self.named, request, member).await,
             To::Compact => compact::post(request, member).await,
+            To::Pipeline => pipeline::post(request, peer, member),
             To::Watch => watch::get(request, member).await,
             To::Snapshot => snapshot::get(request, member).await,
             To::Status => cluster::status(request, member),
@@ -175,11 +200,7 @@ impl member::Call for Call {
             To::Live => Ok(cluster::live()),
             To::Ready => Ok(cluster::ready(member).await),
             To::Describe => Parameters::parse(request.uri().query(), &[]).map(|_| answer::json(OPENAPI)),
-        };
-        answer.map_err(|refusal| {
-            let named = request.headers().contains_key("idempotency-key");
-            if named && refusal.status() == StatusCode::GATEWAY_TIMEOUT { refusal.retryable() } else { refusal }
-        })
+        }
     }
 }
 
@@ -250,6 +271,17 @@ fn out_of_reach(why: &OutOfReach) -> Refusal {
             Refusal::new(StatusCode::GONE, text).coded("compacted").with("oldest", oldest)
         }
         OutOfReach::Future { newest, .. } => Refusal::invalid(text).coded("future_revision").with("newest", newest),
+    }
+}
+
+/// Why an answer that goes on and on ends here.
+fn over(end: End, what_next: &str) -> Refusal {
+    match end {
+        End::Removed(reason) => Refusal::new(StatusCode::GONE, reason).coded("removed"),
+        End::Stopping => {
+            let text = format!("this node is stopping; {what_next}");
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text).coded("node_stopping").to_be_retried()
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The whole state as a file: `/v1/snapshot`.
 
 use super::super::answer::{self, Answer, Refusal};
+use super::super::body::Input;
 use super::super::cluster::Cluster;
 use super::super::member::Member;
 use super::{Parameters, REVISION, number};
@@ -8,7 +9,7 @@ use crate::backup::{self, Piece, Pieces};
 use bytes::Bytes;
 use hyper::Request;
 use hyper::StatusCode;
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::{Body, Frame};
 use hyper::header::CONTENT_DISPOSITION;
 use node::{Outcome, ReadLevel};
 use std::io;
@@ -17,7 +18,7 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Nothing is missing in it that was acknowledged before the request came.
-pub async fn get<C: Cluster>(request: &mut Request<Incoming>, member: &Member<C>) -> Result<Answer, Refusal> {
+pub async fn get<C: Cluster>(request: &mut Request<Input>, member: &Member<C>) -> Result<Answer, Refusal> {
     Parameters::parse(request.uri().query(), &[])?;
     let Ok(permit) = member.backups.clone().try_acquire_owned() else {
         let text = "this node is sending as many backups as it may; try again when one of them is done";

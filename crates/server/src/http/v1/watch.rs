@@ -5,6 +5,7 @@
 //! connection has taken what came before.
 
 use super::super::answer::{self, Answer, Form, Refusal};
+use super::super::body::Input;
 use super::super::cluster::Cluster;
 use super::super::member::Member;
 use super::super::moving::MayWait;
@@ -13,17 +14,17 @@ use super::negotiate::prefers;
 use super::query::{WISH, whole_number};
 use super::range::{ENDS, Ends};
 use super::{Parameters, REVISION, number, out_of_reach, wire};
-use crate::watch::{Before, Encoding, End, Event, Kind, Watcher, Wish};
+use crate::watch::{Before, Encoding, Event, Kind, Watcher, Wish};
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming};
+use hyper::Request;
+use hyper::body::{Body, Frame};
 use hyper::header::{CACHE_CONTROL, CONNECTION, HeaderName, HeaderValue};
-use hyper::{Request, StatusCode};
 use kv::{Change, KeyRange, OutOfReach};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-pub async fn get<C: Cluster>(request: &mut Request<Incoming>, member: &Member<C>) -> Result<Answer, Refusal> {
+pub async fn get<C: Cluster>(request: &mut Request<Input>, member: &Member<C>) -> Result<Answer, Refusal> {
     let query = Parameters::parse(request.uri().query(), &[OWN, ENDS, WISH])?;
     let encoding = if prefers(request, "application/x-ndjson", "text/event-stream") { &LINES } else { &EVENTS };
     let wish = Wish { keys: keys(&query)?, only: only(&query)?, previous: query.flag("prev")?, encoding };
@@ -128,13 +129,8 @@ fn write(event: Event, is_lines: bool) -> Bytes {
             write_problem(out_of_reach(&OutOfReach::Compacted { revision: next, oldest }), is_lines)
         }
         Event::Failed(why) => write_problem(Refusal::unreadable(why), is_lines),
-        Event::End(End::Removed(reason)) => {
-            write_problem(Refusal::new(StatusCode::GONE, reason).coded("removed"), is_lines)
-        }
-        Event::End(End::Stopping) => {
-            let text = "this node is stopping; go on at another member, from the last event's id";
-            let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text).coded("node_stopping");
-            write_problem(refusal.to_be_retried(), is_lines)
+        Event::End(end) => {
+            write_problem(super::over(end, "go on at another member, from the last event's id"), is_lines)
         }
     }
 }

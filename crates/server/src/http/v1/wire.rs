@@ -118,7 +118,11 @@ pub fn key_size_bytes(key: &[u8], found: &KeyValue) -> usize {
 }
 
 /// What a field and its `_base64` say together.
-pub fn either(name: &str, text: Option<String>, base64: Option<String>) -> Result<Option<Bytes>, String> {
+pub fn either(
+    name: &str,
+    text: Option<impl Into<Bytes>>,
+    base64: Option<impl AsRef<[u8]>>,
+) -> Result<Option<Bytes>, String> {
     match (text, base64) {
         (Some(_), Some(_)) => Err(format!("{name} and {name}_base64 are given; give one of them")),
         (Some(text), None) => Ok(Some(text.into())),

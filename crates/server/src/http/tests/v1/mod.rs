@@ -8,6 +8,7 @@ mod leases;
 mod list;
 mod metrics;
 pub mod openapi;
+mod pipeline;
 mod snapshot;
 mod transaction;
 mod watch;

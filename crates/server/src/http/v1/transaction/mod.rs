@@ -4,6 +4,7 @@ mod parse;
 mod results;
 
 use super::super::answer::{self, Answer, Done, Refusal};
+use super::super::body::Input;
 use super::super::cluster::Cluster;
 use super::super::member::Member;
 use super::super::{body, idempotency};
@@ -11,7 +12,6 @@ use super::query::Parameters;
 use super::{REVISION, number, wire};
 use bytes::Bytes;
 use hyper::Request;
-use hyper::body::Incoming;
 use kv::Action;
 use node::Outcome;
 
@@ -22,7 +22,7 @@ const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 /// What is larger is written beside the threads that serve connections.
 const LIGHT_BYTES: usize = 256 * 1024;
 
-pub async fn post<C: Cluster>(request: &mut Request<Incoming>, member: &Member<C>) -> Result<Answer, Refusal> {
+pub async fn post<C: Cluster>(request: &mut Request<Input>, member: &Member<C>) -> Result<Answer, Refusal> {
     Parameters::parse(request.uri().query(), &[])?;
     let body = body::read(request.body_mut()).await?;
     let idempotency = idempotency::key_of_all(request, &body)?;
