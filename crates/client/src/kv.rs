@@ -5,7 +5,7 @@ use crate::wire::{Query, key_path};
 use crate::{Client, Error, KeyValue, Range};
 use bytes::Bytes;
 use hyper::Method;
-use hyper::header::{ACCEPT, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
+use hyper::header::{HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use serde::Deserialize;
 use std::collections::VecDeque;
 use std::future::{Future, IntoFuture};
@@ -33,20 +33,10 @@ impl Client {
         if let Some(revision) = revision {
             query.add("revision", revision);
         }
-        let any = HeaderValue::from_static("application/octet-stream");
-        let ask = Ask::read(query.after(&key_path(key)), self.level).with_header(ACCEPT, any);
-        let reply = match self.call(ask).await {
-            Err(Error::NotFound(problem)) if problem.code == "key_not_found" => return Ok(None),
-            result => result?,
-        };
-        Ok(Some(KeyValue {
-            key: Bytes::copy_from_slice(key),
-            create_revision: reply.number("quorate-create-revision")?,
-            mod_revision: reply.number("etag")?,
-            version: reply.number("quorate-version")?,
-            lease: if reply.headers.contains_key("quorate-lease") { reply.number("quorate-lease")? } else { 0 },
-            value: reply.body,
-        }))
+        match self.call(Ask::read(query.after(&key_path(key)), self.level)).await {
+            Err(Error::NotFound(problem)) if problem.code == "key_not_found" => Ok(None),
+            reply => reply?.json().map(Some),
+        }
     }
 
     /// To be awaited, after any conditions.

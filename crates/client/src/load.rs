@@ -10,15 +10,21 @@
 //! Not handled: open loops at a given rate, several threads, skewed keys.
 
 use crate::hraftd::{Connection, Error};
-use crate::{Client, Level};
+use crate::net::{Endpoint, Message, Pipe};
+use crate::wire::key_path;
+use crate::{Client, DEFAULT_TIME_LIMIT, Level};
 use base::rng::Rng;
+use bytes::Bytes;
 use hdrhistogram::Histogram;
+use hyper::Method;
+use hyper::header::HeaderMap;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::task::LocalSet;
+use tokio::time::Instant as Until;
 
 /// One client's way to the store.
 pub trait Driver {
@@ -367,6 +373,42 @@ impl Driver for ClientDriver {
 
     async fn read(&mut self, key: &str) -> Result<(), String> {
         self.client.get(key).await.map(drop).map_err(|error| error.code().to_string())
+    }
+}
+
+/// Drives `/v1` over a connection that several of them share, and repeats nothing.
+#[derive(Clone)]
+pub struct PipeDriver {
+    pipe: Pipe,
+    query: String,
+}
+
+impl PipeDriver {
+    /// Clones share the connection.
+    pub async fn connect(endpoint: &str, level: Level) -> Result<PipeDriver, String> {
+        let endpoint = Endpoint::parse(endpoint)?;
+        let pipe = endpoint.pipe(Until::now() + DEFAULT_TIME_LIMIT).await;
+        let query = if level == Level::Default { String::new() } else { format!("?level={level}") };
+        Ok(PipeDriver { pipe: pipe.map_err(|failure| failure.to_string())?, query })
+    }
+
+    async fn send(&self, method: Method, path: String, body: Bytes) -> Result<(), String> {
+        let message = Message { method, path, headers: HeaderMap::new(), body };
+        match self.pipe.exchange(&message, Until::now() + DEFAULT_TIME_LIMIT).await {
+            Ok(answer) if answer.status.is_success() => Ok(()),
+            Ok(answer) => Err(format!("status {}", answer.status.as_u16())),
+            Err(failure) => Err(failure.to_string()),
+        }
+    }
+}
+
+impl Driver for PipeDriver {
+    async fn write(&mut self, key: &str, value: &str) -> Result<(), String> {
+        self.send(Method::PUT, key_path(key.as_bytes()), Bytes::copy_from_slice(value.as_bytes())).await
+    }
+
+    async fn read(&mut self, key: &str) -> Result<(), String> {
+        self.send(Method::GET, format!("{}{}", key_path(key.as_bytes()), self.query), Bytes::new()).await
     }
 }
 

@@ -4,7 +4,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -137,6 +137,15 @@ pub(crate) fn insert_bytes(object: &mut Map<String, Value>, name: &str, bytes: &
         (Some(text), _) => object.insert(name.to_string(), text.into()),
         (_, base64) => object.insert(format!("{name}_base64"), base64.unwrap_or_default().into()),
     };
+}
+
+/// As JSON has it, in its quotes.
+pub(crate) fn write_text(into: &mut BytesMut, text: &str) {
+    serde_json::to_writer(into.writer(), text).expect("a string is always JSON, and memory takes any bytes");
+}
+
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
 }
 
 pub(crate) fn written(bytes: &[u8]) -> (Option<String>, Option<String>) {

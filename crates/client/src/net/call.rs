@@ -54,7 +54,6 @@ pub(crate) struct Opened {
 /// A complete and successful answer.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    pub headers: HeaderMap,
     pub body: Bytes,
     pub address: String,
 }
@@ -102,12 +101,6 @@ impl Reply {
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_slice(&self.body).map_err(|error| Error::unintelligible(&self.address, error))
     }
-
-    pub fn number(&self, header: &str) -> Result<u64, Error> {
-        number(&self.headers, header).ok_or_else(|| {
-            Error::unintelligible(&self.address, format_args!("its answer has no header {header} with a number"))
-        })
-    }
 }
 
 /// The number in a header, as it is or in the quotes of an ETag.
@@ -154,11 +147,7 @@ impl Client {
             match endpoint.exchange(&message, until).await {
                 Ok(answer) => {
                     self.fleet.learn(at, &answer.headers);
-                    judge(address, answer, |answer| Reply {
-                        headers: answer.headers,
-                        body: answer.body,
-                        address: address.to_string(),
-                    })
+                    judge(address, answer, |answer| Reply { body: answer.body, address: address.to_string() })
                 }
                 Err(failure) => failed(address, failure),
             }

@@ -1,8 +1,10 @@
-//! One address of the cluster, and connections to it: as many as are in use at once, kept for the next request.
+//! One address of the cluster, and connections to it. Small requests that are under way at the same time share one, a
+//! [`Pipe`]; every other has one of its own, which is kept for the next.
 //!
 //! What matters most here is to tell a request that certainly never left from one that may have arrived; what may be
 //! repeated depends on it.
 
+use super::pipe::Pipe;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -10,6 +12,8 @@ use hyper::client::conn::http1;
 use hyper::header::{HOST, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -17,9 +21,11 @@ use tokio::time::{Instant, timeout_at};
 
 const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(3);
 /// Beyond any page or value that the store gives.
-const MAX_ANSWER_BYTES: usize = 64 << 20;
+pub(super) const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// More than that are in use at a peak only.
 const MAX_IDLE: usize = 128;
+/// A larger body has a connection of its own.
+const MAX_SHARED_BYTES: usize = 64 << 10;
 const DEFAULT_PORT: u16 = 11000;
 
 /// What is sent, as often as needed: a clone shares its bytes.
@@ -33,12 +39,21 @@ pub(crate) struct Message {
 }
 
 /// Why there is no answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Failure {
     /// Not a byte of the request left.
     NotSent(String),
     /// It may have arrived, or not.
     Unanswered(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::NotSent(reason) => write!(f, "not sent: {reason}"),
+            Failure::Unanswered(reason) => write!(f, "not answered: {reason}"),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -48,6 +63,20 @@ pub(crate) struct Endpoint {
     host: HeaderValue,
     /// The one used last is the next to be used, so that those too many fall idle.
     idle: Mutex<Vec<Sender>>,
+    sharing: tokio::sync::Mutex<Sharing>,
+    /// So many requests wait for their answers.
+    under_way: AtomicUsize,
+}
+
+#[derive(Debug)]
+enum Sharing {
+    /// Nobody needed it yet.
+    Apart,
+    Shared(Pipe),
+    /// It could not be reached just then.
+    Failed(Instant, Failure),
+    /// The node is an older one, or something between us and it can't.
+    Impossible,
 }
 
 type Sender = http1::SendRequest<Full<Bytes>>;
@@ -86,7 +115,13 @@ impl Endpoint {
         let is_plain = !bare.is_empty()
             && uri.is_some_and(|uri| uri.path() == "/" && uri.port_u16().is_some() && !address.contains('@'));
         match HeaderValue::from_str(&address) {
-            Ok(host) if is_plain => Ok(Endpoint { address, host, idle: Mutex::default() }),
+            Ok(host) if is_plain => Ok(Endpoint {
+                address,
+                host,
+                idle: Mutex::default(),
+                sharing: tokio::sync::Mutex::new(Sharing::Apart),
+                under_way: AtomicUsize::new(0),
+            }),
             _ => Err(format!("{text:?} is no address of a node: give one such as http://127.0.0.1:11000")),
         }
     }
@@ -107,8 +142,45 @@ impl Endpoint {
 
     /// Sends it and waits for the whole answer, whatever its status.
     pub async fn exchange(&self, message: &Message, until: Instant) -> Result<Answer, Failure> {
+        let _under_way = UnderWay::begin(&self.under_way);
+        if message.may_share()
+            && let Some(pipe) = self.shared(until).await?
+        {
+            match pipe.exchange(message, until).await {
+                // It may just have been closed: that says nothing of the endpoint.
+                Err(Failure::NotSent(_)) => {}
+                result => return result,
+            }
+        }
         let streamed = self.open(message, until).await?;
         self.finish(streamed, until).await
+    }
+
+    /// The pipe that all share, if there is one or it is time for one: a request on its way alone is as fast without.
+    async fn shared(&self, until: Instant) -> Result<Option<Pipe>, Failure> {
+        let began = Instant::now();
+        let sharing = timeout_at(until, self.sharing.lock()).await;
+        let mut sharing = sharing.map_err(|_| Failure::NotSent("it takes no connection in time".to_string()))?;
+        match &*sharing {
+            Sharing::Shared(pipe) if pipe.is_open() => return Ok(Some(pipe.clone())),
+            Sharing::Shared(pipe) if pipe.is_not_spoken() => *sharing = Sharing::Impossible,
+            // Whoever waited meanwhile knows it too.
+            Sharing::Failed(at, failure) if *at > began => return Err(failure.clone()),
+            _ => {}
+        }
+        if matches!(*sharing, Sharing::Impossible) || self.under_way.load(Relaxed) == 1 {
+            return Ok(None);
+        }
+        match self.pipe(until).await {
+            Ok(pipe) => {
+                *sharing = Sharing::Shared(pipe.clone());
+                Ok(Some(pipe))
+            }
+            Err(failure) => {
+                *sharing = Sharing::Failed(Instant::now(), failure.clone());
+                Err(failure)
+            }
+        }
     }
 
     /// Sends it and waits for the head of the answer.
@@ -176,7 +248,21 @@ impl Endpoint {
         Ok(Streamed { status: head.status, headers: head.headers, body, sender })
     }
 
+    /// A pipeline on a connection of its own.
+    pub async fn pipe(&self, until: Instant) -> Result<Pipe, Failure> {
+        let stream = self.reach(until.min(Instant::now() + CONNECT_TIME_LIMIT)).await?;
+        Pipe::over(stream, self.host.clone()).await
+    }
+
     async fn connect(&self, until: Instant) -> Result<Sender, Failure> {
+        let shaken = http1::handshake(TokioIo::new(self.reach(until).await?)).await;
+        let (sender, driver) = shaken.map_err(|error| Failure::NotSent(sentence(&error)))?;
+        // Its error, if any, also reaches whoever waits for an answer.
+        tokio::spawn(async move { driver.await.ok() });
+        Ok(sender)
+    }
+
+    async fn reach(&self, until: Instant) -> Result<TcpStream, Failure> {
         let stream = match timeout_at(until, TcpStream::connect(&self.address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(Failure::NotSent(error.to_string())),
@@ -184,11 +270,7 @@ impl Endpoint {
         };
         // Without it small requests are only slower.
         let _ = stream.set_nodelay(true);
-        let shaken = http1::handshake(TokioIo::new(stream)).await;
-        let (sender, driver) = shaken.map_err(|error| Failure::NotSent(sentence(&error)))?;
-        // Its error, if any, also reaches whoever waits for an answer.
-        tokio::spawn(async move { driver.await.ok() });
-        Ok(sender)
+        Ok(stream)
     }
 
     fn kept(&self) -> Option<Sender> {
@@ -209,6 +291,29 @@ impl Endpoint {
     }
 }
 
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl UnderWay<'_> {
+    fn begin(count: &AtomicUsize) -> UnderWay<'_> {
+        count.fetch_add(1, Relaxed);
+        UnderWay(count)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Message {
+    /// Whether it keeps no other waiting that comes after it, nor does its answer.
+    fn may_share(&self) -> bool {
+        let is_small = ["/v1/kv/", "/v1/txn", "/v1/leases"].iter().any(|begin| self.path.starts_with(begin));
+        is_small && self.body.len() <= MAX_SHARED_BYTES
+    }
+}
+
 impl Streamed {
     /// The next piece of the body; nothing at its proper end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, String> {
@@ -222,7 +327,7 @@ impl Streamed {
 }
 
 /// hyper's errors name their cause apart.
-fn sentence(error: &hyper::Error) -> String {
+pub(super) fn sentence(error: &hyper::Error) -> String {
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),

@@ -4,6 +4,9 @@ mod call;
 mod endpoint;
 mod fleet;
 mod keys;
+mod pipe;
 
 pub(crate) use call::{Ask, MIN_PAUSE, Opened, Reply, number};
+pub(crate) use endpoint::{Endpoint, Message};
 pub(crate) use fleet::Fleet;
+pub(crate) use pipe::Pipe;

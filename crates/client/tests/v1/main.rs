@@ -2,6 +2,7 @@
 
 mod basics;
 mod leases;
+mod pipes;
 mod retries;
 mod stand_in;
 mod watches;

@@ -137,6 +137,10 @@ impl StandIn {
     pub fn connections(&self) -> usize {
         self.node.connections.lock().unwrap().len()
     }
+
+    pub fn open_connections(&self) -> usize {
+        self.node.connections.lock().unwrap().iter().filter(|connection| !connection.is_finished()).count()
+    }
 }
 
 impl Drop for StandIn {
@@ -251,12 +255,7 @@ impl Data {
 async fn connection(mut stream: TcpStream, node: &Node, store: &Store) -> std::io::Result<()> {
     loop {
         let request = read_request(&mut stream).await?;
-        node.seen.lock().unwrap().push(request.clone());
-        let fault = {
-            let mut faults = node.faults.lock().unwrap();
-            let at = faults.iter().position(|(on, _)| request.line.starts_with(on));
-            at.and_then(|at| faults.remove(at)).map(|(_, fault)| fault)
-        };
+        let fault = node.took(&request);
         let mut cut = usize::MAX;
         match fault {
             None => {}
@@ -276,6 +275,9 @@ async fn connection(mut stream: TcpStream, node: &Node, store: &Store) -> std::i
                 write_answer(&mut stream, status, headers, body.as_bytes()).await?;
                 continue;
             }
+        }
+        if request.line == "POST /v1/pipeline" {
+            return pipeline(&mut stream, node, store).await;
         }
         if request.line.starts_with("GET /v1/watch") {
             return watch(&mut stream, &request, store, cut).await;
@@ -325,13 +327,7 @@ fn answer(request: &Request, node: &Node, store: &Store) -> (u16, Headers, Vec<u
         let Some(kv) = data.kvs.get(&decoded(key)) else {
             return (404, Vec::new(), problem(404, "key_not_found", json!({})).into_bytes());
         };
-        let mut headers = vec![("ETag".to_string(), format!("\"{}\"", kv["mod_revision"]))];
-        headers.push(("Quorate-Create-Revision".to_string(), kv["create_revision"].to_string()));
-        headers.push(("Quorate-Version".to_string(), kv["version"].to_string()));
-        if kv["lease"] != json!(0) {
-            headers.push(("Quorate-Lease".to_string(), kv["lease"].to_string()));
-        }
-        return (200, headers, bytes(kv, "value").unwrap());
+        return (200, Vec::new(), kv.to_string().into_bytes());
     }
     if path == "/v1/snapshot" {
         return (200, vec![("Quorate-Revision".to_string(), "7".to_string())], vec![b's'; 100_000]);
@@ -477,6 +473,61 @@ fn change_or_list(
             Ok(json!({ "id": id, "ttl": ttl, "remaining": remaining, "keys": keys, "more": false }))
         }
         _ => Err((404, "not_found", json!({}))),
+    }
+}
+
+/// Requests in lines, as they come; each chunk is one line or several.
+async fn pipeline(stream: &mut TcpStream, node: &Node, store: &Store) -> std::io::Result<()> {
+    stream.write_all(b"HTTP/1.1 200 -\r\nTransfer-Encoding: chunked\r\nQuorate-Node: ").await?;
+    stream.write_all(format!("{}\r\n\r\n", node.name).as_bytes()).await?;
+    loop {
+        let mut size = Vec::new();
+        while !size.ends_with(b"\r\n") {
+            size.push(stream.read_u8().await?);
+        }
+        let size = usize::from_str_radix(std::str::from_utf8(&size).unwrap().trim(), 16).unwrap();
+        if size == 0 {
+            return Ok(());
+        }
+        let mut chunk = vec![0; size + 2];
+        stream.read_exact(&mut chunk).await?;
+        for line in chunk[..size].split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+            let line: Value = serde_json::from_slice(line).unwrap();
+            let text = |value: &Value| value.as_str().unwrap().to_string();
+            let headers = line.get("headers").and_then(Value::as_object).into_iter().flatten();
+            let body = line.get("body").map(|body| body.as_str().map_or(body.to_string(), String::from).into_bytes());
+            let request = Request {
+                line: format!("{} {}", text(&line["method"]), text(&line["path"])),
+                headers: headers.map(|(name, value)| (name.clone(), text(value))).collect(),
+                body: body.or_else(|| bytes(&line, "body")).unwrap_or_default(),
+            };
+            let fault = node.took(&request);
+            let (status, headers, body) = match fault {
+                Some(Fault::Drop) => return Ok(()),
+                Some(Fault::DoAndDrop) => return Ok(drop(answer(&request, node, store))),
+                Some(Fault::Hang) => continue,
+                Some(Fault::Answer(status, headers, body)) => {
+                    let headers = headers.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+                    (status, headers, body.into_bytes())
+                }
+                _ => answer(&request, node, store),
+            };
+            let headers: BTreeMap<String, String> = headers.into_iter().collect();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            let told = json!({ "id": line["id"], "status": status, "headers": headers, "body": body });
+            let told = format!("{told}\n");
+            stream.write_all(format!("{:x}\r\n{told}\r\n", told.len()).as_bytes()).await?;
+        }
+    }
+}
+
+impl Node {
+    /// Notes it, and says what is to happen to it.
+    fn took(&self, request: &Request) -> Option<Fault> {
+        self.seen.lock().unwrap().push(request.clone());
+        let mut faults = self.faults.lock().unwrap();
+        let at = faults.iter().position(|(on, _)| request.line.starts_with(on));
+        at.and_then(|at| faults.remove(at)).map(|(_, fault)| fault)
     }
 }
 
