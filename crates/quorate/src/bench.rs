@@ -9,7 +9,7 @@
 use crate::ask;
 use crate::cli::{Done, Failure, Output, print};
 use client::Level;
-use client::load::{self, ClientDriver, Driver, HttpDriver, Plan, Progress, Report, Summary};
+use client::load::{self, ClientDriver, Driver, HttpDriver, PipeDriver, Plan, Progress, Report, Summary};
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::rc::Rc;
@@ -55,6 +55,10 @@ pub struct Args {
     /// How fresh reads must be: none, weak, linearizable, strong, auto, or default for the node's own choice
     #[arg(long, default_value_t = Level::Default)]
     pub level: Level,
+
+    /// So many clients share one connection, a pipeline of /v1; otherwise each has its own
+    #[arg(long, default_value_t = 1, value_name = "CLIENTS", conflicts_with = "v1")]
+    pub share: usize,
 
     /// Speak /v1 instead of hraftd's HTTP; what the client repeats is then no error
     #[arg(long)]
@@ -109,6 +113,17 @@ async fn measure(args: &Args, plan: &Plan) -> Result<Report, String> {
         let drivers = (0..args.clients).map(|at| ClientDriver::new(&spread(at), args.level));
         let drivers: Result<Vec<_>, _> = drivers.collect();
         return drive(args, plan, drivers.map_err(|error| error.to_string())?).await;
+    }
+    if args.share > 1 {
+        let mut drivers: Vec<PipeDriver> = Vec::new();
+        for at in 0..args.clients {
+            let driver = match at % args.share {
+                0 => PipeDriver::connect(&args.endpoints[at / args.share % args.endpoints.len()], args.level).await?,
+                _ => drivers[at - 1].clone(),
+            };
+            drivers.push(driver);
+        }
+        return drive(args, plan, drivers).await;
     }
     let endpoints: Rc<[String]> = args.endpoints.iter().map(|endpoint| ask::dialled(endpoint)).collect();
     let mut drivers = Vec::new();

@@ -9,10 +9,10 @@
 use super::shard::{Failure, Shard};
 use client::Level;
 use client::hraftd::{self, Response};
-use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
+use server::http::body::Input;
 use server::http::distributor::{Call, Names, missing, pair, parse_pair};
 use server::http::{Answer, Refusal, Service, answer, body};
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ pub struct Distributor {
 }
 
 impl Service for Distributor {
-    async fn answer(&self, request: &mut Request<Incoming>, _peer: SocketAddr) -> Result<Answer, Refusal> {
+    async fn answer(self: &Arc<Self>, request: &mut Request<Input>, _peer: SocketAddr) -> Result<Answer, Refusal> {
         let Some(call) = Call::parse(request) else { return self.elsewhere(request) };
         match call? {
             Call::Get { key, names, .. } => self.read(&key, names, request.uri().query()).await,
@@ -68,7 +68,7 @@ impl Distributor {
         &self,
         key: &str,
         asked: Result<hraftd::Request, hraftd::Error>,
-        request: &Request<Incoming>,
+        request: &Request<Input>,
     ) -> Result<Answer, Refusal> {
         let theirs = request.headers().get("idempotency-key").cloned();
         let idempotency_key = theirs.unwrap_or_else(|| self.idempotency_keys.next());
@@ -94,7 +94,7 @@ impl Distributor {
         &self.shards[usize::from(shards::shard_of(key.as_bytes(), self.count))]
     }
 
-    fn elsewhere(&self, request: &Request<Incoming>) -> Result<Answer, Refusal> {
+    fn elsewhere(&self, request: &Request<Input>) -> Result<Answer, Refusal> {
         if request.uri().path() != "/status" {
             let text = "nothing is at this path; there are /set, /get/NAME, /delete/NAME and /status";
             return Err(Refusal::new(StatusCode::NOT_FOUND, text));

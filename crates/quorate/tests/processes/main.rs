@@ -11,6 +11,7 @@ mod learners;
 mod leases;
 mod load;
 mod membership;
+mod pipes;
 mod raft_kv;
 mod raftd;
 mod reads;
