@@ -3,8 +3,9 @@
 //!
 //! The systems take turns, a fresh cluster each time, and what is compared is each round with the same round: a noisy
 //! machine then hurts all alike. All keep their data on the same disk and sync every write as they do by default (Redis
-//! is told to). Writes go to the leader, reads are spread over all members. Our clients speak HTTP/1.1, ZooKeeper's and
-//! Redis's their own protocols, each over a connection of its own; etcd's speak gRPC, sixteen to a connection.
+//! is told to). Writes go to the leader, reads are spread over all members. etcd's clients speak gRPC, sixteen to a
+//! connection, and so many of ours share a pipeline of `/v1`; beside it ours are measured with a connection each, and a
+//! request of HTTP/1.1 at a time on it. ZooKeeper's and Redis's speak their own protocols, over a connection each.
 //!
 //! Processor time is that of all nodes and of the clients. Bytes written to disk are what the system wrote for all nodes
 //! together, whatever for: log, data, and what was merged.
@@ -216,7 +217,7 @@ impl Args {
         let mut systems = Vec::new();
         for system in System::ALL {
             let is_named = match system {
-                System::Ours => false,
+                System::Ours | System::Apart => false,
                 System::Etcd => self.etcd.is_some(),
                 System::EtcdOld => self.etcd_old.is_some(),
                 System::Zookeeper => self.zookeeper.is_some(),
@@ -236,7 +237,7 @@ impl Args {
 
     fn find_one(&self, system: System, programs: &mut Programs) -> Result<(), String> {
         match system {
-            System::Ours => {}
+            System::Ours | System::Apart => {}
             System::Etcd => programs.etcd = etcd::find_program(self.etcd.as_deref())?,
             System::EtcdOld => {
                 let given = self.etcd_old.as_deref().ok_or("an older etcd: name its program with --etcd-old")?;
@@ -298,7 +299,7 @@ async fn measure(args: &Args, systems: &[System], programs: &Programs, folder: &
         }
     }
     let comparisons = &mut results.comparisons;
-    for &system in systems {
+    for &system in systems.iter().filter(|&&system| system != System::Apart) {
         let is_wanted = |flag: bool| flag || args.all;
         if is_wanted(args.idle) {
             let cluster = Cluster::start(system, programs, folder).await?;

@@ -10,7 +10,7 @@ use super::redis::{self, Redis, RedisDriver};
 use super::zookeeper::{self, Zookeeper, ZookeeperDriver};
 use client::Level;
 use client::hraftd::Connection;
-use client::load::{Driver, HttpDriver};
+use client::load::{Driver, HttpDriver, PipeDriver};
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,12 +18,15 @@ use std::time::{Duration, Instant};
 
 const HEALTHY_LIMIT: Duration = Duration::from_secs(60);
 const ASK_EVERY: Duration = Duration::from_millis(20);
-/// How many of etcd's clients share a connection.
+/// How many clients share a connection, of etcd and of ours unless each has its own.
 const CLIENTS_A_CONNECTION: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum System {
+    /// Clients share connections, as etcd's do
     Ours,
+    /// Ours, and each client has a connection of its own, which carries one request at a time
+    Apart,
     Etcd,
     /// An older etcd, by a program of its own
     EtcdOld,
@@ -33,7 +36,12 @@ pub enum System {
 }
 
 impl System {
-    pub const ALL: [System; 5] = [System::Ours, System::Etcd, System::EtcdOld, System::Zookeeper, System::Redis];
+    pub const ALL: [System; 6] =
+        [System::Ours, System::Apart, System::Etcd, System::EtcdOld, System::Zookeeper, System::Redis];
+
+    pub fn is_ours(self) -> bool {
+        matches!(self, System::Ours | System::Apart)
+    }
 
     /// How many nodes it has.
     pub fn size(self) -> usize {
@@ -45,6 +53,7 @@ impl fmt::Display for System {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             System::Ours => "ours",
+            System::Apart => "ours, a connection each",
             System::Etcd => "etcd",
             System::EtcdOld => "old etcd",
             System::Zookeeper => "ZooKeeper",
@@ -70,7 +79,7 @@ pub struct Programs {
 impl Programs {
     fn of(&self, system: System) -> &Path {
         match system {
-            System::Ours => &self.ours,
+            System::Ours | System::Apart => &self.ours,
             System::Etcd => &self.etcd,
             System::EtcdOld => &self.etcd_old,
             System::Zookeeper => &self.java,
@@ -122,7 +131,7 @@ impl Cluster {
             let log = cluster.folder.join(format!("node{}.log", at + 1));
             let process = Process::start(&cluster.program, &arguments, &log)?;
             cluster.nodes.push(Node { address: format!("127.0.0.1:{}", ports[at]), arguments, log, process });
-            if system == System::Ours {
+            if system.is_ours() {
                 // Each joins a cluster that works; the members of others wait for each other instead.
                 cluster.wait_until_healthy().await?;
             }
@@ -203,7 +212,7 @@ impl Cluster {
         let mut leaders = Vec::new();
         for node in &self.nodes {
             let (member, leader) = match self.system {
-                System::Ours => {
+                System::Ours | System::Apart => {
                     let mut connection = Connection::open(&node.address).await.map_err(|error| error.to_string())?;
                     let status = connection.status().await.map_err(|error| error.to_string())?;
                     if status.leader.id.is_empty() || status.followers.len() + 1 != self.nodes.len() {
@@ -243,18 +252,20 @@ impl Cluster {
         };
         let reads_are_local = kind == Kind::Local;
         let mut drivers = Vec::with_capacity(clients);
+        // As many as needed, but no member is left out.
+        let connections = clients.div_ceil(CLIENTS_A_CONNECTION).max(addresses.len());
         if matches!(self.system, System::Etcd | System::EtcdOld) {
-            let mut connections = Vec::new();
-            // As many as needed, but no member is left out.
-            for at in 0..clients.div_ceil(CLIENTS_A_CONNECTION).max(addresses.len()) {
-                connections.push(Etcd::connect(&addresses[at % addresses.len()]).await?);
+            let mut etcds = Vec::new();
+            for at in 0..connections {
+                etcds.push(Etcd::connect(&addresses[at % addresses.len()]).await?);
             }
             for at in 0..clients {
-                let etcd = connections[at % connections.len()].clone();
+                let etcd = etcds[at % connections].clone();
                 drivers.push(PeerDriver::Etcd(EtcdDriver { etcd, reads_are_local }));
             }
             return Ok(drivers);
         }
+        let level = if reads_are_local { Level::None } else { Level::Linearizable };
         for at in 0..clients {
             let address = &addresses[at % addresses.len()];
             drivers.push(match self.system {
@@ -263,11 +274,12 @@ impl Cluster {
                     PeerDriver::Zookeeper(ZookeeperDriver { zookeeper, reads_are_local })
                 }
                 System::Redis => PeerDriver::Redis(RedisDriver(Redis::connect(address).await?)),
+                System::Ours if at >= connections => PeerDriver::shared(&drivers[at - connections]),
+                System::Ours => PeerDriver::Ours(PipeDriver::connect(address, level).await?),
                 _ => {
-                    let level = if reads_are_local { Level::None } else { Level::Linearizable };
                     // One address each, so that no client moves to another member unnoticed.
                     let driver = HttpDriver::connect([address.clone()].into(), 0, level).await;
-                    PeerDriver::Ours(driver.map_err(|error| error.to_string())?)
+                    PeerDriver::Apart(driver.map_err(|error| error.to_string())?)
                 }
             });
         }
@@ -279,7 +291,7 @@ impl Cluster {
         let (system, address) = (self.system, self.nodes[node].address.clone());
         async move {
             match system {
-                System::Ours => {
+                System::Ours | System::Apart => {
                     let mut connection = Connection::open(&address).await.map_err(|error| error.kind())?;
                     connection.put("probe", "v").await.map_err(|error| error.kind())
                 }
@@ -295,7 +307,7 @@ impl Cluster {
         let (system, address) = (self.system, self.nodes[node].address.clone());
         async move {
             let is_there = match system {
-                System::Ours => {
+                System::Ours | System::Apart => {
                     let mut connection = Connection::open(&address).await.map_err(|error| error.kind())?;
                     let read = connection.get("probe", Level::Linearizable).await.map_err(|error| error.kind())?;
                     read == "v"
@@ -335,12 +347,12 @@ impl Cluster {
     /// What flushes and merges have written on all nodes, if the nodes tell.
     pub async fn flushed_and_merged_bytes(&self) -> Option<(f64, f64)> {
         let (mut flushed, mut merged) = (0.0, 0.0);
-        for node in self.nodes.iter().filter(|_| self.system == System::Ours) {
+        for node in self.nodes.iter().filter(|_| self.system.is_ours()) {
             let figures = metrics::of(&node.address).await.ok()?;
             flushed += figures.get(metrics::FLUSHED_BYTES)?;
             merged += figures.get(metrics::MERGED_BYTES)?;
         }
-        (self.system == System::Ours).then_some((flushed, merged))
+        self.system.is_ours().then_some((flushed, merged))
     }
 
     fn processes(&self) -> impl Iterator<Item = &Process> {
@@ -349,16 +361,28 @@ impl Cluster {
 }
 
 pub enum PeerDriver {
-    Ours(HttpDriver),
+    Ours(PipeDriver),
+    Apart(HttpDriver),
     Etcd(EtcdDriver),
     Zookeeper(ZookeeperDriver),
     Redis(RedisDriver),
+}
+
+impl PeerDriver {
+    /// Another client on the same connection.
+    fn shared(&self) -> PeerDriver {
+        match self {
+            PeerDriver::Ours(driver) => PeerDriver::Ours(driver.clone()),
+            _ => unreachable!("no other is shared like this"),
+        }
+    }
 }
 
 impl Driver for PeerDriver {
     async fn write(&mut self, key: &str, value: &str) -> Result<(), String> {
         match self {
             PeerDriver::Ours(driver) => driver.write(key, value).await,
+            PeerDriver::Apart(driver) => driver.write(key, value).await,
             PeerDriver::Etcd(driver) => driver.write(key, value).await,
             PeerDriver::Zookeeper(driver) => driver.write(key, value).await,
             PeerDriver::Redis(driver) => driver.write(key, value).await,
@@ -368,6 +392,7 @@ impl Driver for PeerDriver {
     async fn read(&mut self, key: &str) -> Result<(), String> {
         match self {
             PeerDriver::Ours(driver) => driver.read(key).await,
+            PeerDriver::Apart(driver) => driver.read(key).await,
             PeerDriver::Etcd(driver) => driver.read(key).await,
             PeerDriver::Zookeeper(driver) => driver.read(key).await,
             PeerDriver::Redis(driver) => driver.read(key).await,
@@ -378,6 +403,7 @@ impl Driver for PeerDriver {
 fn folder_name(system: System) -> &'static str {
     match system {
         System::Ours => "ours",
+        System::Apart => "ours-apart",
         System::Etcd => "etcd",
         System::EtcdOld => "etcd-old",
         System::Zookeeper => "zookeeper",
@@ -397,7 +423,7 @@ fn arguments(
     let name = |at: usize| format!("node{}", at + 1);
     let (port, peer_port) = (ports[at], ports[size + at]);
     Ok(match system {
-        System::Ours => {
+        System::Ours | System::Apart => {
             let mut line = our_arguments(&name(at), port, peer_port, (at > 0).then_some(ports[0]), folder);
             line.splice(0..0, programs.more.iter().cloned());
             line

@@ -112,7 +112,7 @@ impl Curves {
             .draw()?;
         let mut ends = Vec::new();
         for (system, points) in &curves {
-            let style = ShapeStyle::from(color(*system)).stroke_width(if *system == System::Ours { 3 } else { 2 });
+            let style = ShapeStyle::from(color(*system)).stroke_width(if system.is_ours() { 3 } else { 2 });
             chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
             chart.draw_series(points.iter().map(|&point| Circle::new(point, 4, color(*system).filled())))?;
             let last = points[points.len() - 1];
@@ -144,6 +144,7 @@ fn round_values(low: f64, high: f64) -> Vec<f64> {
 fn color(system: System) -> RGBColor {
     match system {
         System::Ours => RGBColor(200, 30, 30),
+        System::Apart => RGBColor(235, 140, 140),
         System::Etcd => RGBColor(30, 90, 180),
         System::EtcdOld => RGBColor(110, 160, 215),
         System::Zookeeper => RGBColor(30, 130, 60),

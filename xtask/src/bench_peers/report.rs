@@ -87,7 +87,9 @@ impl Comparisons {
                 let _ = write!(table, " {} |", comparison.cell(system));
             }
         }
-        table.push_str("\n\nIn brackets: ours divided by theirs, the median over the rounds.");
+        table.push_str(
+            "\n\nIn brackets: ours divided by theirs, the median over the rounds; for each of ours, if there are two.",
+        );
         table
     }
 
@@ -112,8 +114,13 @@ impl Comparison {
     fn cell(&self, system: System) -> String {
         let Some(value) = self.value(system) else { return "-".to_string() };
         let shown = self.unit.show(value);
-        let ratio = if system == System::Ours { None } else { self.ratio(system) };
-        ratio.map_or(shown.clone(), |ratio| format!("{shown} ({ratio:.2})"))
+        if system.is_ours() {
+            return shown;
+        }
+        let ours = System::ALL.into_iter().filter(|system| system.is_ours());
+        let ratios: Vec<String> =
+            ours.filter_map(|ours| self.ratio(ours, system)).map(|ratio| format!("{ratio:.2}")).collect();
+        if ratios.is_empty() { shown } else { format!("{shown} ({})", ratios.join("; ")) }
     }
 
     fn value(&self, system: System) -> Option<f64> {
@@ -124,13 +131,13 @@ impl Comparison {
         }
     }
 
-    /// Ours over theirs.
-    fn ratio(&self, other: System) -> Option<f64> {
+    /// One of ours over theirs.
+    fn ratio(&self, ours: System, other: System) -> Option<f64> {
         if self.told != Told::ByRound {
-            let (ours, theirs) = (self.value(System::Ours)?, self.value(other)?);
+            let (ours, theirs) = (self.value(ours)?, self.value(other)?);
             return (theirs != 0.0).then(|| ours / theirs);
         }
-        let (ours, theirs) = (self.measured.get(&System::Ours)?, self.measured.get(&other)?);
+        let (ours, theirs) = (self.measured.get(&ours)?, self.measured.get(&other)?);
         let rounds = ours.iter().zip(theirs).filter(|(_, theirs)| **theirs != 0.0);
         median(&rounds.map(|(ours, theirs)| ours / theirs).collect::<Vec<f64>>())
     }
@@ -140,7 +147,7 @@ impl Comparison {
             .measured
             .iter()
             .map(|(&system, runs)| {
-                let ratio = if system == System::Ours { None } else { self.ratio(system) };
+                let ratio = if system.is_ours() { None } else { self.ratio(System::Ours, system) };
                 (system.to_string(), serde_json::json!({ "value": self.value(system), "ratio": ratio, "runs": runs }))
             })
             .collect();
@@ -201,7 +208,7 @@ mod tests {
 | failover, worst, ms | 300.00 | - | - |
 | an idle node, % of a core | - | - | 1.23 |
 
-In brackets: ours divided by theirs, the median over the rounds."
+In brackets: ours divided by theirs, the median over the rounds; for each of ours, if there are two."
         );
     }
 
@@ -209,8 +216,8 @@ In brackets: ours divided by theirs, the median over the rounds."
     #[test]
     fn a_ratio_is_taken_round_by_round() {
         let comparisons = comparisons();
-        assert_eq!(comparisons.0[0].ratio(System::Etcd), Some(20_000.0 / 9_000.0));
-        assert_eq!(comparisons.0[1].ratio(System::Etcd), None);
+        assert_eq!(comparisons.0[0].ratio(System::Ours, System::Etcd), Some(20_000.0 / 9_000.0));
+        assert_eq!(comparisons.0[1].ratio(System::Ours, System::Etcd), None);
     }
 
     #[test]
