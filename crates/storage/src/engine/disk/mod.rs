@@ -210,10 +210,11 @@ impl DiskEngine {
     }
 
     fn of(shared: Shared, sequence: Sequence, runs: Vec<Arc<Run>>) -> DiskEngine {
+        let fresh = Arc::new(Memtable::new(shared.options.memtable_bytes));
         let engine = DiskEngine {
             shared: Arc::new(shared),
             sequence,
-            content: Arc::new(Content { memtables: vec![Arc::default()], runs }),
+            content: Arc::new(Content { memtables: vec![fresh], runs }),
             sealed: VecDeque::new(),
             flushing: false,
             merging: Vec::new(),
@@ -248,7 +249,8 @@ impl DiskEngine {
         let memtable = self.content.memtables[0].clone();
         let threshold = self.shared.threshold();
         self.sealed.push_back(Sealed { memtable, sequence: self.sequence, threshold, note });
-        self.change(|content| content.memtables.insert(0, Arc::default()));
+        let fresh = Arc::new(Memtable::new(self.shared.options.memtable_bytes));
+        self.change(|content| content.memtables.insert(0, fresh));
     }
 
     /// Something that should be done beside the engine. There may be several at once; each is given once.

@@ -19,36 +19,30 @@ impl Content {
         sequence: Sequence,
         look: impl FnOnce(Option<&[u8]>) -> T,
     ) -> Result<T, StorageError> {
-        let home = Home::new(key, sequence);
+        let (home, hash) = (Home::new(key, sequence), filter::hash(key));
         for memtable in &self.memtables {
-            if let Some(entry) = memtable.find(&home) {
+            if let Some(entry) = memtable.find(&home, hash) {
                 return Ok(look(entry.value().as_deref()));
             }
         }
-        if !self.runs.is_empty() {
-            let hash = filter::hash(key);
-            for run in &self.runs {
-                if let Some((block, at)) = run.find(&home.key, hash, sequence)? {
-                    return Ok(look(block.entry(at).value));
-                }
+        for run in &self.runs {
+            if let Some((block, at)) = run.find(&home.key, hash, sequence)? {
+                return Ok(look(block.entry(at).value));
             }
         }
         Ok(look(None))
     }
 
     pub(super) fn get(&self, key: &[u8], sequence: Sequence) -> Result<Option<Bytes>, StorageError> {
-        let home = Home::new(key, sequence);
+        let (home, hash) = (Home::new(key, sequence), filter::hash(key));
         for memtable in &self.memtables {
-            if let Some(entry) = memtable.find(&home) {
+            if let Some(entry) = memtable.find(&home, hash) {
                 return Ok(entry.value().clone());
             }
         }
-        if !self.runs.is_empty() {
-            let hash = filter::hash(key);
-            for run in &self.runs {
-                if let Some((block, at)) = run.find(&home.key, hash, sequence)? {
-                    return Ok(block.value(at));
-                }
+        for run in &self.runs {
+            if let Some((block, at)) = run.find(&home.key, hash, sequence)? {
+                return Ok(block.value(at));
             }
         }
         Ok(None)
