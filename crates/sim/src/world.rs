@@ -763,6 +763,10 @@ impl World {
         }
         self.checks.turned(host, &running.node);
         for effect in effects {
+            // A process that ends of one carries out no other.
+            if !self.lives(host, life) {
+                break;
+            }
             self.carry_out(host, effect);
         }
     }

@@ -266,11 +266,13 @@ impl To {
     }
 }
 
+type Understood = (Call, Box<Request<Input>>);
+
 /// JSON, as it came.
 struct Id(Box<str>);
 
 /// The line's id as far as it has one, and what the line asks for.
-fn understand(line: &[u8]) -> (Id, Result<(Call, Box<Request<Input>>), Refusal>) {
+fn understand(line: &[u8]) -> (Id, Result<Understood, Refusal>) {
     match serde_json::from_slice::<wire::Object<Line>>(line) {
         Ok(wire::Object(line)) => match id_of(line.id) {
             Some(id) => (id, request_of(&line)),
@@ -306,7 +308,7 @@ struct Named<'a> {
     id: &'a RawValue,
 }
 
-fn request_of(line: &Line) -> Result<(Call, Box<Request<Input>>), Refusal> {
+fn request_of(line: &Line) -> Result<Understood, Refusal> {
     let mut request = Box::new(Request::new(Input::Whole(line.body()?)));
     *request.method_mut() = Method::from_bytes(line.method.as_bytes())
         .map_err(|_| Refusal::invalid("a method is GET, PUT, POST or DELETE; nothing was changed"))?;
