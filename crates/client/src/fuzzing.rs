@@ -30,6 +30,11 @@ pub fn answers(bytes: &[u8]) {
     });
 }
 
+/// Lines that a server answers a pipeline with.
+pub fn pipeline_answers(bytes: &[u8]) {
+    crate::net::read_all(bytes);
+}
+
 /// Until it has given its answers, or the client goes.
 async fn serve(mut stream: DuplexStream, answers: [Bytes; 2]) {
     for answer in answers {
@@ -65,5 +70,10 @@ mod tests {
     #[test]
     fn the_corpus_of_answers() {
         replay::corpus("client_answers", answers);
+    }
+
+    #[test]
+    fn the_corpus_of_answers_in_lines() {
+        replay::corpus("client_pipeline_answers", pipeline_answers);
     }
 }

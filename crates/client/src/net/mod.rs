@@ -10,3 +10,5 @@ pub(crate) use call::{Ask, MIN_PAUSE, Opened, Reply, number};
 pub(crate) use endpoint::{Endpoint, Message};
 pub(crate) use fleet::Fleet;
 pub(crate) use pipe::Pipe;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use pipe::read_all;

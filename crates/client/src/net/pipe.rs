@@ -27,6 +27,27 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+/// What reading these answers comes to, while somebody waits for some of them.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn read_all(lines: &[u8]) {
+    let shared = Shared::default();
+    let waiting: Vec<_> = (0..4)
+        .map(|id| {
+            let (reply, answer) = oneshot::channel();
+            shared.state().waiting.insert(id, reply);
+            answer
+        })
+        .collect();
+    let read = lines.split(|&byte| byte == b'\n').try_for_each(|line| shared.take(&Bytes::copy_from_slice(line)));
+    if let Err(why) = read {
+        assert!(!why.is_empty(), "an end without a reason");
+    }
+    shared.end(End::Broken("there are no more".to_string()));
+    for mut answer in waiting {
+        assert!(answer.try_recv().is_ok(), "nobody waits any more");
+    }
+}
+
 /// A connection that stands, and a pipeline on it. Clones share it; the last one that goes ends it.
 #[derive(Clone, Debug)]
 pub(crate) struct Pipe(Arc<Owner>);
@@ -212,11 +233,12 @@ impl Shared {
         }
         let Some(id) = told.id else { return Ok(()) };
         state.answered += 1;
+        let status = StatusCode::from_u16(told.status.unwrap_or_default());
+        let status = status.map_err(|error| format!("it sent no answer: {error}"))?;
         // Nobody may wait for it any more.
         let Some(waiting) = state.waiting.remove(&id) else { return Ok(()) };
         let mut headers = std::mem::take(&mut state.news);
         drop(state);
-        let status = StatusCode::from_u16(told.status.unwrap_or_default()).map_err(|error| error.to_string())?;
         for (name, value) in told.headers.unwrap_or_default() {
             let (name, value) = (HeaderName::try_from(name), HeaderValue::try_from(value));
             if let (Ok(name), Ok(value)) = (name, value) {

@@ -504,7 +504,10 @@ async fn pipeline(stream: &mut TcpStream, node: &Node, store: &Store) -> std::io
             let fault = node.took(&request);
             let (status, headers, body) = match fault {
                 Some(Fault::Drop) => return Ok(()),
-                Some(Fault::DoAndDrop) => return Ok(drop(answer(&request, node, store))),
+                Some(Fault::DoAndDrop) => {
+                    answer(&request, node, store);
+                    return Ok(());
+                }
                 Some(Fault::Hang) => continue,
                 Some(Fault::Answer(status, headers, body)) => {
                     let headers = headers.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
