@@ -44,7 +44,7 @@ const MAX_ID_BYTES: usize = 128;
 /// What may be under way at a time, in requests for one key, ...
 const MAX_WEIGHT: usize = 1024;
 /// ... one of which a range or a transaction outweighs, as it may have that much larger an answer.
-const HEAVY: usize = 32;
+const HEAVY: usize = 128;
 /// So much of lines may be under way.
 const MAX_BYTES: usize = 16 << 20;
 /// With so much of answers to be sent no other is looked at.
@@ -159,7 +159,8 @@ impl<C: Cluster> Pipeline<C> {
             }
         }
         let mut has_read = false;
-        while self.has_room() {
+        // What is not understood is answered at once.
+        while self.has_room() && into.len() < ENOUGH_BYTES {
             match self.lines.next() {
                 Ok(Some(line)) => self.begin(line, into),
                 Ok(None) if !self.read_more(context, into) => break,

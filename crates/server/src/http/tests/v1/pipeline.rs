@@ -192,6 +192,22 @@ async fn who_does_not_read_is_not_read_from() {
     sending.await.unwrap();
 }
 
+/// An answer that is far longer than what it answers is still not made before there is room for it.
+#[tokio::test]
+async fn nonsense_is_answered_piece_by_piece() {
+    const LINES: usize = 20_000;
+    let answered = Server::new().post("/v1/pipeline", &"x\n".repeat(LINES)).await;
+    let (mut rest, mut lines, mut largest) = (&answered.bytes[..], 0, 0);
+    while let Some(at) = rest.windows(2).position(|two| two == b"\r\n") {
+        let size = usize::from_str_radix(std::str::from_utf8(&rest[..at]).unwrap(), 16).unwrap();
+        lines += rest[at + 2..at + 2 + size].iter().filter(|&&byte| byte == b'\n').count();
+        largest = largest.max(size);
+        rest = &rest[at + 2 + size + 2..];
+    }
+    assert_eq!(lines, LINES);
+    assert!(largest < 300_000, "{largest} bytes at once");
+}
+
 #[tokio::test]
 async fn a_node_that_stops_answers_what_it_has_begun_and_ends_its_pipelines() {
     for (end, code) in [(End::Stopping, "node_stopping"), (End::Removed("why".into()), "removed")] {
