@@ -11,12 +11,12 @@
 //!
 //! Not handled: answers without an end (watches, backups), which have a connection of their own.
 
-use super::super::MAX_BODY_BYTES;
 use super::super::answer::{self, Answer, Body, Done, Form, Refusal};
 use super::super::body::Input;
 use super::super::cluster::Cluster;
 use super::super::member::{self, LEADER, Member};
 use super::super::read::NODE;
+use super::super::{MAX_BODY_BYTES, MAX_HEADERS};
 use super::{Call, Parameters, To, wire};
 use crate::watch::End;
 use bytes::{Buf, Bytes, BytesMut};
@@ -320,6 +320,11 @@ fn request_of(line: &Line) -> Result<Understood, Refusal> {
         .flatten()
         .ok_or_else(|| Refusal::invalid("a path is as in /v1/kv/NAME?level=none, escaped; nothing was changed"))?;
     let headers = request.headers_mut();
+    // A map of headers panics when it is given more than it can count.
+    if line.headers.as_ref().is_some_and(|headers| headers.0.len() > MAX_HEADERS) {
+        let text = format!("a request has at most {MAX_HEADERS} headers; nothing was changed");
+        return Err(Refusal::invalid(text));
+    }
     for (name, value) in line.headers.iter().flat_map(|headers| &headers.0) {
         let wrong = || Refusal::invalid(format!("{name:?} is no header, or has no value that one may have"));
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;

@@ -192,6 +192,17 @@ async fn who_does_not_read_is_not_read_from() {
     sending.await.unwrap();
 }
 
+/// More than a map of headers can count makes it panic, which would take the whole node down.
+#[tokio::test]
+async fn a_line_with_very_many_headers_is_refused() {
+    for (count, status) in [(100, 200), (101, 400), (40_000, 400)] {
+        let headers: serde_json::Map<String, Value> = (0..count).map(|at| (format!("x-{at}"), json!(""))).collect();
+        let request = json!({"id": 1, "method": "GET", "path": "/livez", "headers": headers});
+        let answer = answers(&Server::new(), &line(request)).await.remove(0);
+        assert_eq!((&answer["id"], &answer["status"]), (&json!(1), &json!(status)), "{count}");
+    }
+}
+
 /// An answer that is far longer than what it answers is still not made before there is room for it.
 #[tokio::test]
 async fn nonsense_is_answered_piece_by_piece() {
