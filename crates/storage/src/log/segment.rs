@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub const MAGIC: &[u8; 8] = b"QLog\0\r\n\x1a";
-static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+/// A page, and no more: Linux keeps a file in pieces as large as the writes that made it (large folios), and counts a
+/// whole piece as written whenever any of it is.
+static ZEROS: [u8; 4096] = [0; 4096];
 
 pub fn path(folder: &Path, sequence: u64) -> PathBuf {
     folder.join(name(sequence))
