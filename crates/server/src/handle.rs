@@ -82,6 +82,11 @@ impl Handle {
         }
     }
 
+    /// The node begins with the requests that `bring` asks for when the last of them is there.
+    pub fn together<R>(&self, bring: impl FnOnce() -> R) -> R {
+        self.shared.inbox.together(bring)
+    }
+
     /// The newest state that this node has applied, for local reads. `None` until the node runs.
     pub fn view(&self) -> Option<kv::View> {
         self.shared.hub.view()

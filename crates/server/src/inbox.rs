@@ -63,6 +63,8 @@ struct State {
     can_wait: CanWait,
     /// There is something else, or very much.
     hurry: bool,
+    /// So many threads are about to bring more requests ([`Inbox::together`]).
+    held: usize,
 }
 
 /// So many requests of a kind the node would only gather ([`node::Node::gathers_writes`],
@@ -107,8 +109,19 @@ impl Inbox {
         }
         state.hurry |= bytes >= MANY_BYTES || state.waiting.len() >= MANY;
         state.waiting.push(Input::Request { request, limit_ticks, reply });
-        self.wake(state);
+        if state.held == 0 || state.hurry {
+            self.wake(state);
+        }
         Ok(())
+    }
+
+    /// The requests that `bring` asks for come as one: the first does not wake the node, but the last. Unless that would be
+    /// very many.
+    pub fn together<R>(&self, bring: impl FnOnce() -> R) -> R {
+        let held = Held::begin(self);
+        let result = bring();
+        drop(held);
+        result
     }
 
     /// An answer to an effect, or news that is as rare as connections are.
@@ -184,8 +197,10 @@ impl Inbox {
         }
     }
 
-    fn wake(&self, state: MutexGuard<'_, State>) {
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
         let is_awaited = state.sleeping && state.is_due();
+        // One call is enough: until the sleeper has got the lock, others would call in vain, at the price of a system call.
+        state.sleeping &= !is_awaited;
         drop(state);
         if is_awaited {
             self.arrived.notify_one();
@@ -195,6 +210,23 @@ impl Inbox {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change to the state is whole before anything can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Held<'a>(&'a Inbox);
+
+impl<'a> Held<'a> {
+    fn begin(inbox: &'a Inbox) -> Held<'a> {
+        inbox.lock().held += 1;
+        Held(inbox)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.held -= 1;
+        self.0.wake(state);
     }
 }
 
@@ -300,6 +332,31 @@ mod tests {
             assert!(!inbox.lock().is_due());
             write(&inbox, 1).unwrap();
             assert_eq!(many.join().unwrap(), enough);
+        }
+    }
+
+    #[test]
+    fn requests_that_come_together_wake_it_once_all_are_there() {
+        let inbox = open();
+        let sleeper = sleeper(&inbox, CanWait::default());
+        inbox.together(|| {
+            (0..3).for_each(|_| write(&inbox, 1).unwrap());
+            assert!(inbox.lock().sleeping, "nothing called it yet");
+        });
+        assert_eq!(sleeper.join().unwrap(), 3);
+    }
+
+    #[test]
+    fn nothing_else_waits_for_requests_that_come_together_to_be_there() {
+        let inbox = open();
+        let brings: [fn(&Inbox); 2] =
+            [|inbox: &Inbox| inbox.event(Event::Tick { unix_ms: 0 }), |inbox| write(inbox, MANY_BYTES).unwrap()];
+        for bring in brings {
+            let sleeper = sleeper(&inbox, CanWait::default());
+            inbox.together(|| {
+                bring(&inbox);
+                assert_eq!(sleeper.join().unwrap(), 1);
+            });
         }
     }
 

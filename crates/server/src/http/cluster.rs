@@ -15,6 +15,14 @@ pub trait Cluster: Send + Sync + 'static {
     /// May be dropped at any time; the request may take effect all the same.
     fn request(&self, request: Request, limit: Duration) -> impl Future<Output = Outcome> + Send;
 
+    /// What `bring` asks for is asked as one: the node need not begin before the last of it is there.
+    fn together<R>(&self, bring: impl FnOnce() -> R) -> R
+    where
+        Self: Sized,
+    {
+        bring()
+    }
+
     /// The state that this node has published last, without asking anyone. It was published before the outcome of any
     /// request that it needs to show.
     fn view(&self) -> Result<View, Failure>;
@@ -49,6 +57,10 @@ pub trait Cluster: Send + Sync + 'static {
 impl Cluster for Handle {
     fn request(&self, request: Request, limit: Duration) -> impl Future<Output = Outcome> + Send {
         Handle::request(self, request, limit)
+    }
+
+    fn together<R>(&self, bring: impl FnOnce() -> R) -> R {
+        Handle::together(self, bring)
     }
 
     fn view(&self) -> Result<View, Failure> {

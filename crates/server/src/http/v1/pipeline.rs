@@ -125,13 +125,16 @@ impl<C: Cluster> hyper::body::Body for Pipeline<C> {
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = &mut *self;
         let mut into = Vec::new();
-        while into.len() < ENOUGH_BYTES {
-            let has_read = this.read(context, &mut into);
-            let has_answered = this.answer(context, &mut into);
-            if !(has_read || has_answered) {
-                break;
+        let member = this.member.clone();
+        member.cluster.together(|| {
+            while into.len() < ENOUGH_BYTES {
+                let has_read = this.read(context, &mut into);
+                let has_answered = this.answer(context, &mut into);
+                if !(has_read || has_answered) {
+                    break;
+                }
             }
-        }
+        });
         if !into.is_empty() {
             this.tell_leader(&mut into);
             return Poll::Ready(Some(Ok(Frame::data(into.into()))));
