@@ -80,7 +80,7 @@ impl Life {
         let mut answered = 0;
         loop {
             let mut written: Option<WriteId> = None;
-            for effect in self.node.turn() {
+            for effect in self.node.turn(0) {
                 match effect {
                     Effect::WriteLog { id, write } => {
                         black_box(write);

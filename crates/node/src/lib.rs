@@ -17,6 +17,7 @@ mod compaction;
 mod event;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod gather;
 mod leases;
 pub mod membership;
 mod message;
@@ -225,8 +226,11 @@ impl Node {
     }
 
     /// Everything that follows from the events since the last turn, to be carried out in this order.
-    pub fn turn(&mut self) -> Vec<Effect> {
-        if let Err(error) = self.take_turn() {
+    ///
+    /// `now_micros` is what a monotonic clock shows. A leader measures by it how long it may wait for more writes to go
+    /// with those that it has ([`Node::gathers_until_micros`]), and nothing else: it may be any number.
+    pub fn turn(&mut self, now_micros: u64) -> Vec<Effect> {
+        if let Err(error) = self.take_turn(now_micros) {
             self.fail(&error);
         }
         let mut effects = std::mem::take(&mut self.effects);
@@ -235,7 +239,7 @@ impl Node {
         effects
     }
 
-    fn take_turn(&mut self) -> Result<(), StorageError> {
+    fn take_turn(&mut self, now_micros: u64) -> Result<(), StorageError> {
         if self.failed {
             return Ok(());
         }
@@ -243,7 +247,7 @@ impl Node {
         let mut numbers = Vec::new();
         let disk_works = self.disk_works();
         for (&id, replica) in &mut self.replicas {
-            replica.disk_works(disk_works);
+            replica.begin_turn(now_micros, disk_works);
             let number = replica.turn(self.now, &mut self.effects, &mut self.replies, &mut write, &mut self.notices)?;
             numbers.extend(number.map(|number| (id, number)));
         }
@@ -279,6 +283,11 @@ impl Node {
     /// with them. A few hundred kilobytes are worth a turn all the same.
     pub fn gathers_writes(&self) -> usize {
         self.replicas.get(&FIRST_GROUP).map_or(0, |replica| replica.gathers(self.now))
+    }
+
+    /// Without anything else to do, the next turn should be then.
+    pub fn gathers_until_micros(&self) -> Option<u64> {
+        self.replicas.get(&FIRST_GROUP).and_then(Replica::gathers_until_micros)
     }
 
     /// The same for linearizable reads: what comes while a round is under way shares the next.

@@ -5,6 +5,7 @@
 
 use crate::compaction::Compaction;
 use crate::event::{Effect, Failure, Notice, Outcome, ReadLevel, Ticket};
+use crate::gather::{Gathering, Waiting};
 use crate::leases::Leases;
 use crate::membership::{Configuration, MemberChange};
 use crate::message::Message;
@@ -25,9 +26,6 @@ use storage::StorageError;
 use storage::checkpoint::CheckpointInfo;
 use storage::engine::disk::Finished;
 use storage::log::{GroupWrite, LogWrite, RecoveredGroup};
-
-/// So much is worth a proposal of its own: it keeps disks and network busy at the same time.
-const GATHERED_BYTES: usize = 256 * 1024;
 
 pub(crate) struct Replica {
     pub(crate) id: GroupId,
@@ -50,9 +48,7 @@ pub(crate) struct Replica {
     forwarded_bytes: usize,
     /// What this replica, as leader, wants done by itself, to be proposed in the same turn.
     chores: Vec<Bytes>,
-    /// As leader: what is to be proposed is being gathered since that tick.
-    gathers_since: Option<u64>,
-    disk_works: bool,
+    gathering: Gathering,
     /// Bytes of log applied since the newest checkpoint, where checkpoints make the state durable.
     log_bytes: u64,
     /// What the last turn saw: leader and term.
@@ -152,8 +148,7 @@ impl Replica {
             forwarded: Vec::new(),
             forwarded_bytes: 0,
             chores: Vec::new(),
-            gathers_since: None,
-            disk_works: false,
+            gathering: Gathering::default(),
             log_bytes,
             saw: (None, 0),
             campaign_at: None,
@@ -404,8 +399,13 @@ impl Replica {
             if let Some(position) = turn.snapshot {
                 self.install(position, now, replies, notices)?;
             }
+            let mut answered = 0;
             for committed in turn.committed {
+                answered += usize::from(matches!(committed, Committed::Command { .. }));
                 self.apply(committed, now, replies, notices)?;
+            }
+            if answered > 0 && self.group.is_leader() {
+                self.gathering.committed(self.store.applied().index, answered, self.waiting());
             }
             for (context, index) in turn.reads {
                 self.reads.confirmed_by_quorum(&context, index, effects);
@@ -453,7 +453,8 @@ impl Replica {
             self.writes.resend_all();
             self.compaction.restart();
             self.forwarded.clear();
-            (self.forwarded_bytes, self.gathers_since) = (0, None);
+            self.forwarded_bytes = 0;
+            self.gathering.restart();
             self.chores.clear();
         }
     }
@@ -465,8 +466,7 @@ impl Replica {
                 return;
             }
             if self.gathers(now) > 0 {
-                self.gathers_since.get_or_insert(now);
-                return;
+                return self.gathering.waits(now);
             }
             let pressure = upkeep::pressure(&self.store);
             if !self.upkeep.may_propose(pressure, now) {
@@ -477,16 +477,17 @@ impl Replica {
                 }
                 return;
             }
-            self.gathers_since = None;
             let mut commands = std::mem::take(&mut self.forwarded);
             self.forwarded_bytes = 0;
             commands.append(&mut self.chores);
             commands.extend(self.writes.take_commands(now));
+            let count = commands.len();
             // Refused whole when too much is uncommitted. Ours go again next turn; their senders send theirs again, and
             // chores come up again.
             if !self.group.propose(commands) {
                 self.writes.resend_all();
             }
+            self.gathering.proposed(self.group.last_index(), count);
         } else if let Some(leader) = self.group.leader()
             && self.writes.wants_to_send(now)
         {
@@ -496,26 +497,29 @@ impl Replica {
         }
     }
 
-    /// The disk works on what was proposed before, or has done it.
-    pub(crate) fn disk_works(&mut self, works: bool) {
-        self.disk_works = works;
+    pub(crate) fn begin_turn(&mut self, now_micros: u64, disk_works: bool) {
+        self.gathering.begin_turn(now_micros, disk_works);
     }
 
-    /// How many more commands this leader waits for before it proposes any. Each proposal costs every node a turn, a
-    /// message and often a sync, so it should be a large one. While this node's disk works, what is proposed would
-    /// wait for it all the same; and what is half of all that waits for a majority is worth the next proposal. So who
-    /// is alone waits for nobody.
+    /// How many more commands this leader waits for before it proposes any.
     pub(crate) fn gathers(&self, now: u64) -> usize {
-        let long_enough = self.gathers_since.is_some_and(|since| since + crate::GATHER_TICKS <= now);
-        let bytes = self.forwarded_bytes + self.writes.outbox_bytes();
-        if !self.group.is_leader() || long_enough || bytes >= GATHERED_BYTES {
+        if !self.group.is_leader() {
             return 0;
         }
-        if self.disk_works {
-            return usize::MAX;
+        let ahead = self.group.last_index() - self.group.commit();
+        self.gathering.lacks(ahead as usize, self.waiting(), now)
+    }
+
+    /// Until when, where it is not for others to end it.
+    pub(crate) fn gathers_until_micros(&self) -> Option<u64> {
+        self.gathering.until_micros()
+    }
+
+    fn waiting(&self) -> Waiting {
+        Waiting {
+            commands: self.forwarded.len() + self.writes.outbox_len(),
+            bytes: self.forwarded_bytes + self.writes.outbox_bytes(),
         }
-        let on_their_way = (self.group.last_index() - self.group.commit()) as usize;
-        (on_their_way / 2).saturating_sub(self.forwarded.len() + self.writes.outbox_len())
     }
 
     fn send_messages(&mut self, now: u64, effects: &mut Vec<Effect>) {

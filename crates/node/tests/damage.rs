@@ -33,7 +33,7 @@ fn put(node: &mut Node, ticket: Ticket, key: &'static str) {
 fn run(node: &mut Node) -> Vec<Vec<Effect>> {
     let mut turns = Vec::new();
     loop {
-        let effects = node.turn();
+        let effects = node.turn(0);
         if effects.is_empty() {
             return turns;
         }
@@ -71,5 +71,5 @@ fn damage_that_an_entry_meets_ends_the_node() {
     put(&mut node, 4, "fine");
     node.handle(Event::Tick { unix_ms: 1 });
     node.handle(Event::Drain);
-    assert!(node.turn().is_empty());
+    assert!(node.turn(0).is_empty());
 }

@@ -53,13 +53,16 @@ impl Driver {
             pending: 0,
             led_by: None,
             outgoing: BTreeMap::new(),
+            began: Instant::now(),
         };
         let mut batch = Vec::new();
+        let began = running.began;
         let mut next_tick = Instant::now() + TICK;
         let ended = 'run: loop {
             let node = &running.driver.node;
             let can_wait = CanWait { writes: node.gathers_writes(), reads: node.gathers_reads() };
-            inbox.take(next_tick, can_wait, &mut batch);
+            let gathers_until = node.gathers_until_micros().map(|micros| began + Duration::from_micros(micros));
+            inbox.take(gathers_until.map_or(next_tick, |until| until.min(next_tick)), can_wait, &mut batch);
             for input in batch.drain(..) {
                 if let Some(ended) = running.take(input) {
                     break 'run ended;
@@ -89,6 +92,7 @@ struct Running {
     led_by: Option<NodeId>,
     /// A turn's messages by peer. Empty between turns; kept for their room.
     outgoing: BTreeMap<NodeId, Vec<Message>>,
+    began: Instant,
 }
 
 impl Running {
@@ -120,7 +124,7 @@ impl Running {
         let mut ended = None;
         let in_touch = self.driver.node.status().leader.is_some();
         let began = Instant::now();
-        let effects = self.driver.node.turn();
+        let effects = self.driver.node.turn((began - self.began).as_micros() as u64);
         self.driver.handle.metrics().turn.note(began.elapsed());
         for effect in effects {
             match effect {

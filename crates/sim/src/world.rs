@@ -755,7 +755,8 @@ impl World {
         for event in events {
             running.node.handle(event);
         }
-        let effects = running.node.turn();
+        let effects = running.node.turn(self.now);
+        let gathers_until = running.node.gathers_until_micros();
         for effect in &effects {
             if let Effect::WriteLog { id, write } = effect {
                 self.checks.asked_to_write(host, *id, write);
@@ -768,6 +769,9 @@ impl World {
                 break;
             }
             self.carry_out(host, effect);
+        }
+        if let Some(until) = gathers_until {
+            self.at(until.saturating_sub(self.now), Happening::Turn { host, life });
         }
     }
 
