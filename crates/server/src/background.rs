@@ -9,7 +9,7 @@
 use crate::disk::SpareReturn;
 use crate::folder::{Arriving, Folder};
 use crate::handle::Handle;
-use crate::worker;
+use crate::{leisure, worker};
 use base::{GroupId, NodeId, Position};
 use bytes::Bytes;
 use node::Event;
@@ -41,6 +41,7 @@ impl Background {
     pub fn start(folder: Arc<Folder>, handle: Handle) -> std::io::Result<(Background, JoinHandle<()>)> {
         let (jobs, queue) = mpsc::channel();
         let thread = worker::start("background", move || {
+            leisure::step_back(NICENESS);
             let mut arriving = Arriving::default();
             for job in queue {
                 if let Some(event) = perform(&folder, &handle, &mut arriving, job) {
@@ -56,6 +57,9 @@ impl Background {
         let _ = self.jobs.send(job);
     }
 }
+
+/// About a tenth of a processor that others want as well: a node that joins takes longer, and nobody else does.
+const NICENESS: i32 = 10;
 
 fn perform(folder: &Folder, handle: &Handle, arriving: &mut Arriving, job: Job) -> Option<Event> {
     let words = |error: StorageError| error.to_string();
