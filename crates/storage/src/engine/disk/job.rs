@@ -9,7 +9,7 @@ use super::entry::{Home, Place, in_order};
 use super::manifest::{self, Durable, Name};
 use super::memtable::Memtable;
 use super::table::{Run, Table, TableWriter, cannot_write};
-use super::{Sealed, Shared};
+use super::{Sealed, Shared, Superfluous};
 use crate::StorageError;
 use crate::engine::{Key, Sequence};
 use bytes::Bytes;
@@ -52,7 +52,7 @@ pub(super) enum Outcome {
 enum Work {
     Flush(Flush),
     Merge(Merge),
-    Remove(Vec<Arc<Table>>),
+    Remove(Superfluous),
     Discard,
 }
 
@@ -95,8 +95,8 @@ impl Job {
         Job { shared: shared.clone(), work: Box::new(work) }
     }
 
-    pub(super) fn remove(shared: &Arc<Shared>, tables: Vec<Arc<Table>>) -> Job {
-        Job { shared: shared.clone(), work: Box::new(Work::Remove(tables)) }
+    pub(super) fn remove(shared: &Arc<Shared>, superfluous: Superfluous) -> Job {
+        Job { shared: shared.clone(), work: Box::new(Work::Remove(superfluous)) }
     }
 
     pub(super) fn discard(shared: &Arc<Shared>) -> Job {
@@ -109,10 +109,11 @@ impl Job {
         let outcome = match &mut *self.work {
             Work::Flush(flush) => flush.step(shared)?,
             Work::Merge(merge) => merge.step(shared)?,
-            Work::Remove(tables) => {
-                for table in tables.drain(..) {
+            Work::Remove(superfluous) => {
+                for table in superfluous.tables.drain(..) {
                     super::remove(&*shared.files, table.path())?;
                 }
+                superfluous.memtables.clear();
                 Some(Outcome::Removed)
             }
             Work::Discard => {

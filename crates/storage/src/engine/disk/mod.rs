@@ -97,9 +97,27 @@ pub struct DiskEngine {
     /// What is being merged.
     merging: Vec<Vec<Arc<Run>>>,
     /// Nothing but views has them any more.
-    superfluous: Vec<Arc<Table>>,
+    superfluous: Superfluous,
     removing: bool,
     loading: Option<Box<Loading>>,
+}
+
+/// What goes when nobody sees it any more, and beside the engine: to give back a memtable's memory, piece by piece, takes
+/// a tenth of a second.
+#[derive(Default)]
+struct Superfluous {
+    tables: Vec<Arc<Table>>,
+    memtables: Vec<Arc<Memtable>>,
+}
+
+impl Superfluous {
+    /// What nobody sees.
+    fn take_unseen(&mut self) -> Option<Superfluous> {
+        let tables: Vec<_> = self.tables.extract_if(.., |table| Arc::strong_count(table) == 1).collect();
+        let memtables: Vec<_> = self.memtables.extract_if(.., |memtable| Arc::strong_count(memtable) == 1).collect();
+        let any = !(tables.is_empty() && memtables.is_empty());
+        any.then_some(Superfluous { tables, memtables })
+    }
 }
 
 struct Sealed {
@@ -218,7 +236,7 @@ impl DiskEngine {
             sealed: VecDeque::new(),
             flushing: false,
             merging: Vec::new(),
-            superfluous: Vec::new(),
+            superfluous: Superfluous::default(),
             removing: false,
             loading: None,
         };
@@ -268,14 +286,11 @@ impl DiskEngine {
             self.merging.push(inputs.clone());
             return Some(Job::merge(&self.shared, inputs, count == self.content.runs.len()));
         }
-        if !self.removing && !self.superfluous.is_empty() {
-            let is_seen = |table: &Arc<Table>| Arc::strong_count(table) > 1;
-            let (seen, unseen) = std::mem::take(&mut self.superfluous).into_iter().partition(is_seen);
-            self.superfluous = seen;
-            if !Vec::is_empty(&unseen) {
-                self.removing = true;
-                return Some(Job::remove(&self.shared, unseen));
-            }
+        if !self.removing
+            && let Some(unseen) = self.superfluous.take_unseen()
+        {
+            self.removing = true;
+            return Some(Job::remove(&self.shared, unseen));
         }
         None
     }
@@ -291,6 +306,7 @@ impl DiskEngine {
             Outcome::Flushed { run } => {
                 self.flushing = false;
                 self.sealed.pop_front();
+                self.superfluous.memtables.extend(self.content.memtables.last().cloned());
                 self.change(|content| {
                     content.memtables.pop();
                     content.runs.splice(0..0, run);
@@ -299,7 +315,7 @@ impl DiskEngine {
             Outcome::Merged { inputs, run } => {
                 self.merging.retain(|merging| !Arc::ptr_eq(&merging[0], &inputs[0]));
                 self.change(|content| job::replace(&mut content.runs, &inputs, run));
-                self.superfluous.extend(inputs.iter().flat_map(|run| run.tables.clone()));
+                self.superfluous.tables.extend(inputs.iter().flat_map(|run| run.tables.clone()));
             }
             Outcome::Removed => self.removing = false,
             Outcome::Discarded => {}

@@ -610,3 +610,29 @@ fn assert_few_runs(engine: &DiskEngine, flushes: u64) {
     let most = 3 * ((flushes as f64).log(4.0) as usize + 1);
     assert!(sizes.len() <= most, "{} runs after {flushes} flushes: {sizes:?}", sizes.len());
 }
+
+/// Giving back a memtable's memory takes long: that is for a job, and never for whoever lets go of the last view of it.
+#[test]
+fn a_flushed_memtable_goes_with_a_job_once_no_view_sees_it() {
+    let files: Arc<dyn Files> = Arc::new(MemFiles::new());
+    let mut engine = create(&files);
+    let mut batch = Batch::new();
+    batch.put(Key::new(b"k"), Bytes::from_static(b"v"));
+    engine.write(1, batch).unwrap();
+    let view = engine.view();
+    let memtable = Arc::downgrade(&engine.content.memtables[0]);
+    engine.seal(Bytes::new());
+    engine.settle().unwrap();
+    assert_eq!(engine.content.memtables.len(), 1);
+    assert!(engine.next_job().is_none(), "a view still sees it");
+
+    drop(view);
+    assert!(memtable.upgrade().is_some());
+    let mut job = engine.next_job().unwrap();
+    assert_eq!(job.kind(), JobKind::Removal);
+    assert!(memtable.upgrade().is_some());
+    let finished = job.step().unwrap().unwrap();
+    assert!(memtable.upgrade().is_none());
+    engine.finish(finished);
+    assert!(engine.next_job().is_none());
+}
