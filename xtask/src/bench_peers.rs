@@ -74,6 +74,10 @@ pub struct Args {
     #[arg(long)]
     idle: bool,
 
+    /// Instead of load: the same load among many keys, which are written before
+    #[arg(long)]
+    many: bool,
+
     /// Load, and all that can be measured instead of it
     #[arg(long)]
     all: bool,
@@ -204,7 +208,7 @@ impl Args {
     }
 
     fn wants_load(&self) -> bool {
-        self.all || !(self.failover || self.memory || self.restart || self.idle)
+        self.all || !(self.failover || self.memory || self.restart || self.idle || self.many)
     }
 
     /// What is measured, and with which programs. What was not asked for by name may be missing.
@@ -294,41 +298,52 @@ async fn measure(args: &Args, systems: &[System], programs: &Programs, folder: &
             for &system in systems {
                 say(&format!("round {round} of {}: {system}", args.rounds));
                 let cluster = Cluster::start(system, programs, folder).await?;
-                measure_loads(args, &loads, &cluster, &mut results).await?;
+                fill(&cluster, Plan::default().keys).await?;
+                measure_loads(args, &loads, Plan::default().keys, &cluster, &mut results).await?;
             }
         }
     }
-    let comparisons = &mut results.comparisons;
     for &system in systems.iter().filter(|&&system| system != System::Apart) {
         let is_wanted = |flag: bool| flag || args.all;
         if is_wanted(args.idle) {
             let cluster = Cluster::start(system, programs, folder).await?;
-            measure_idle(&cluster, comparisons).await?;
+            measure_idle(&cluster, &mut results.comparisons).await?;
         }
-        if is_wanted(args.memory) || is_wanted(args.restart) {
+        if is_wanted(args.memory) || is_wanted(args.restart) || args.many {
             let mut cluster = Cluster::start(system, programs, folder).await?;
             say(&format!("{system}: {} keys", with_thousands(args.keys as f64)));
+            let began = Instant::now();
             fill(&cluster, args.keys).await?;
+            say(&format!("  filled at {:.0}/s", args.keys as f64 / began.elapsed().as_secs_f64()));
             if is_wanted(args.memory) {
-                measure_memory(&cluster, args.keys, comparisons)?;
+                measure_memory(&cluster, args.keys, "", &mut results.comparisons)?;
+            }
+            if args.many {
+                measure_loads(args, &loads, args.keys, &cluster, &mut results).await?;
+                measure_memory(&cluster, args.keys, ", after load", &mut results.comparisons)?;
             }
             if is_wanted(args.restart) {
-                measure_restarts(args, &mut cluster, comparisons).await?;
+                measure_restarts(args, &mut cluster, &mut results.comparisons).await?;
             }
         }
         if is_wanted(args.failover) && system.size() > 1 {
             let cluster = Cluster::start(system, programs, folder).await?;
-            measure_failover(cluster, comparisons).await?;
+            measure_failover(cluster, &mut results.comparisons).await?;
         }
     }
     Ok(results)
 }
 
-async fn measure_loads(args: &Args, loads: &[Load], cluster: &Cluster, results: &mut Results) -> Result<(), String> {
-    fill(cluster, Plan::default().keys).await?;
+async fn measure_loads(
+    args: &Args,
+    loads: &[Load],
+    keys: u64,
+    cluster: &Cluster,
+    results: &mut Results,
+) -> Result<(), String> {
     let system = cluster.system();
     for &load in loads {
-        let (report, cost) = run_load(&args.plan(load), load.kind, cluster).await?;
+        let (report, cost) = run_load(&Plan { keys, ..args.plan(load) }, load.kind, cluster).await?;
         let summary = report.summary(&report.all());
         let p99_ms = summary.p99_us as f64 / 1000.0;
         say(&format!(
@@ -447,8 +462,8 @@ async fn measure_idle(cluster: &Cluster, comparisons: &mut Comparisons) -> Resul
     Ok(())
 }
 
-fn measure_memory(cluster: &Cluster, keys: u64, comparisons: &mut Comparisons) -> Result<(), String> {
-    let name = format!("a node with {} keys", with_thousands(keys as f64));
+fn measure_memory(cluster: &Cluster, keys: u64, when: &str, comparisons: &mut Comparisons) -> Result<(), String> {
+    let name = format!("a node with {} keys{when}", with_thousands(keys as f64));
     for bytes in cluster.resident_bytes()? {
         let megabytes = bytes as f64 / 1e6;
         say(&format!("  {name}: {megabytes:.1} MB"));
