@@ -74,7 +74,7 @@ pub struct Args {
     #[arg(long)]
     idle: bool,
 
-    /// Instead of load: the same load among many keys, which are written before
+    /// Instead of load: the same load among many keys, which are written before; no part of --all
     #[arg(long)]
     many: bool,
 

@@ -285,15 +285,16 @@ impl Node {
         self.replicas.get(&FIRST_GROUP).map_or(0, |replica| replica.gathers(self.now))
     }
 
-    /// Without anything else to do, the next turn should be then.
-    pub fn gathers_until_micros(&self) -> Option<u64> {
-        self.replicas.get(&FIRST_GROUP).and_then(Replica::gathers_until_micros)
-    }
-
     /// The same for linearizable reads: what comes while a round is under way shares the next.
     pub fn gathers_reads(&self) -> usize {
         let is_asking = self.replicas.get(&FIRST_GROUP).is_some_and(|replica| replica.reads.is_asking());
         if is_asking { usize::MAX } else { 0 }
+    }
+
+    /// While writes wait for others to go with them: when, by the clock that [`Node::turn`] is told of, the next turn should be at
+    /// the latest.
+    pub fn gathers_until_micros(&self) -> Option<u64> {
+        self.replicas.get(&FIRST_GROUP).and_then(Replica::gathers_until_micros)
     }
 
     /// A log write is under way, and has not been for long.

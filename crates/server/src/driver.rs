@@ -92,6 +92,7 @@ struct Running {
     led_by: Option<NodeId>,
     /// A turn's messages by peer. Empty between turns; kept for their room.
     outgoing: BTreeMap<NodeId, Vec<Message>>,
+    /// What the node's clock of microseconds counts from.
     began: Instant,
 }
 
