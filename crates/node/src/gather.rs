@@ -105,7 +105,7 @@ impl Gathering {
         let expected = (most >> self.in_vain).max(1);
         let took = self.now_micros.saturating_sub(made);
         let until_micros = self.now_micros + took.saturating_mul(2).min(MAX_LINGER_MICROS);
-        let (had, already) = self.lingering.take().map_or((waiting.commands, 0), |now| (now.had, now.expected));
+        let (had, already) = self.lingering().map_or((waiting.commands, 0), |now| (now.had, now.expected));
         self.lingering = Some(Lingering { had, expected: already + expected, until_micros });
     }
 
@@ -208,6 +208,16 @@ mod tests {
         let mut gathering = after_a_commit_of(64);
         gathering.proposed(20, 1);
         assert_eq!(gathering.in_vain, 0);
+    }
+
+    #[test]
+    fn what_was_expected_in_vain_is_expected_no_more() {
+        let mut gathering = after_a_commit_of(64);
+        // The time is over, and another proposal, made before, is committed.
+        gathering.on_their_way.push_back((20, 2_000));
+        gathering.begin_turn(5_000, false);
+        gathering.committed(20, 8, waiting(3));
+        assert_eq!(gathering.lacks(0, waiting(3), 0), 7);
     }
 
     #[test]
