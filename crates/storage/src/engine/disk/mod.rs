@@ -26,6 +26,7 @@ mod job;
 mod manifest;
 mod memtable;
 mod read;
+mod slab;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -21,8 +21,8 @@ impl Content {
     ) -> Result<T, StorageError> {
         let (home, hash) = (Home::new(key, sequence), filter::hash(key));
         for memtable in &self.memtables {
-            if let Some(entry) = memtable.find(&home, hash) {
-                return Ok(look(entry.value().as_deref()));
+            if let Some(value) = memtable.find(&home, hash) {
+                return Ok(look(value.as_deref()));
             }
         }
         for run in &self.runs {
@@ -36,8 +36,8 @@ impl Content {
     pub(super) fn get(&self, key: &[u8], sequence: Sequence) -> Result<Option<Bytes>, StorageError> {
         let (home, hash) = (Home::new(key, sequence), filter::hash(key));
         for memtable in &self.memtables {
-            if let Some(entry) = memtable.find(&home, hash) {
-                return Ok(entry.value().clone());
+            if let Some(value) = memtable.find(&home, hash) {
+                return Ok(value.clone());
             }
         }
         for run in &self.runs {
