@@ -22,6 +22,13 @@ pub enum Input {
     Whole(Bytes),
 }
 
+impl Input {
+    /// Whether the request came in another one's body, and is answered there ([`super::v1`]'s pipeline).
+    pub fn is_within_another(&self) -> bool {
+        matches!(self, Input::Whole(_))
+    }
+}
+
 impl Default for Input {
     fn default() -> Input {
         Input::Whole(Bytes::new())

@@ -16,7 +16,7 @@ use super::negotiate::{Conditions, etag, prefers};
 use super::query::{Parameters, WISH};
 use super::{REVISION, number, wire};
 use bytes::Bytes;
-use hyper::header::{ETAG, HeaderName, HeaderValue, VARY};
+use hyper::header::{ACCEPT, ETAG, HeaderName, HeaderValue, VARY};
 use hyper::{Request, StatusCode};
 use kv::{Action, IdempotencyKey, KeyRange, Operation, Picture, Query, Step, StepResult, Transaction, View};
 use node::Outcome;
@@ -26,7 +26,11 @@ pub async fn get<C: Cluster>(key: Bytes, request: &mut Request<Input>, member: &
     let query = Parameters::parse(request.uri().query(), &[&["revision"], WISH])?;
     let (revision, wish) = (query.number("revision")?, query.wish()?);
     let conditions = Conditions::of(request)?;
-    let as_json = prefers(request, "application/json", "application/octet-stream");
+    let within = request.body().is_within_another();
+    let as_json = match request.headers().contains_key(ACCEPT) {
+        true => prefers(request, "application/json", "application/octet-stream"),
+        false => within,
+    };
 
     let Seen { view, headers } = member.see(&wish).await?;
     let (picture, headers) = picture(&view, revision, headers)?;
@@ -54,6 +58,10 @@ pub async fn get<C: Cluster>(key: Bytes, request: &mut Request<Input>, member: &
     } else {
         answer::raw(found.value)
     };
+    if within && answer.status().is_success() {
+        // It has no headers there.
+        return Ok(answer);
+    }
     let told = answer.headers_mut();
     told.extend(headers.into_iter().map(|(name, value)| (Some(name), value)));
     told.insert(ETAG, etag(found.mod_revision));
@@ -99,8 +107,10 @@ pub async fn put<C: Cluster>(key: Bytes, request: &mut Request<Input>, member: &
     };
     object.end();
     let mut answer = answer::json(body);
-    answer.headers_mut().insert(REVISION, number(revision));
-    answer.headers_mut().insert(ETAG, etag(revision));
+    if !request.body().is_within_another() {
+        answer.headers_mut().insert(REVISION, number(revision));
+        answer.headers_mut().insert(ETAG, etag(revision));
+    }
     Ok(answer)
 }
 

@@ -23,7 +23,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Frame};
-use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode, Uri};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -333,7 +333,6 @@ fn request_of(line: &Line) -> Result<Understood, Refusal> {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
         headers.append(name, HeaderValue::from_str(value).map_err(|_| wrong())?);
     }
-    headers.entry(ACCEPT).or_insert(answer::JSON);
     let call = <Call as member::Call>::parse(&request).unwrap_or_else(|| {
         Err(Refusal::new(
             StatusCode::NOT_FOUND,

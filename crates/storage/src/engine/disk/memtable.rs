@@ -3,7 +3,7 @@
 //!
 //! A search in a list is one cache miss after another, and most that is asked for is one key. So one key is looked for in
 //! the index, and the list is for ranges, and for where a key comes that is new. An old version is found in about as many
-//! steps as the logarithm of their number has: each knows, beside the next older one, one that is much older.
+//! steps as the logarithm of their number has: marks among them know one that is much older.
 //!
 //! Keys that share a place of the index are few, or some of them are not in it: so whoever chooses keys whose hashes collide
 //! makes reads as slow as a search in the list, and not slower.
@@ -76,10 +76,15 @@ struct Version {
     /// `None`: it was deleted.
     value: Option<Bytes>,
     older: Option<Number>,
-    /// One much older, unless there is none.
+    /// Of a mark, one that is much older; of another, the newest mark that is older.
     leap: Option<Number>,
     /// So many are older.
     depth: u32,
+}
+
+/// Only every eighth version has a leap of its own, as it takes a look at three others.
+fn is_mark(depth: u32) -> bool {
+    depth.is_multiple_of(8)
 }
 
 /// One version of one key.
@@ -127,15 +132,19 @@ impl Memtable {
     fn add_version(&self, older: Option<Number>, sequence: Sequence, value: Option<Bytes>) -> Number {
         let before = older.map(|older| self.versions.get(older));
         let depth = before.map_or(0, |before| before.depth + 1);
-        let leap = before.and_then(|before| {
-            // Two leaps of one length make one of twice that length.
-            let first = before.leap.map(|first| self.versions.get(first));
-            match first.and_then(|first| Some((first.depth, first.leap?))) {
-                Some((first, leap)) if before.depth - first == first - self.versions.get(leap).depth => Some(leap),
-                _ => older,
-            }
-        });
+        let leap = before.and_then(|before| if is_mark(before.depth) { older } else { before.leap });
+        let leap = if is_mark(depth) { leap.map(|mark| self.leap_from(mark)) } else { leap };
         self.versions.push(Version { sequence, value, older, leap, depth })
+    }
+
+    /// Where a mark leaps to, of which `newest` is the next older one: two leaps of one length make one of twice that length.
+    fn leap_from(&self, newest: Number) -> Number {
+        let first = self.versions.get(newest);
+        let second = first.leap.map(|second| self.versions.get(second));
+        match second.and_then(|second| Some((second.depth, second.leap?))) {
+            Some((second, leap)) if first.depth - second == second - self.versions.get(leap).depth => leap,
+            _ => newest,
+        }
     }
 
     fn add_key(&self, key: Key, hash: u64, newest: Number, levels: usize) {
