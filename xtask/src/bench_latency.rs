@@ -250,8 +250,8 @@ impl Story {
     fn to_text(&self, all: &Windows) -> String {
         let of = |name: &str, phase: Option<Phase>| {
             let is_wanted = |window: &Window| phase.is_none_or(|phase| window.phase == phase);
-            let mut of_windows: Vec<f64> =
-                self.windows.iter().filter(|window| is_wanted(window)).map(|window| window.p99_ms).collect();
+            let written = self.windows.iter().filter(|window| is_wanted(window) && window.writes > 0);
+            let mut of_windows: Vec<f64> = written.map(|window| window.p99_ms).collect();
             of_windows.sort_by(f64::total_cmp);
             let mut latencies = Histogram::<u64>::new(3).expect("three digits are allowed");
             let wanted = all.iter().zip(&self.windows).filter(|(_, window)| is_wanted(window));
@@ -266,7 +266,7 @@ impl Story {
                 "| {name} | {count} | {} | {errors} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",
                 latencies.len(),
                 ms(0.5),
-                of_windows.get(count / 2).copied().unwrap_or(0.0),
+                of_windows.get(of_windows.len() / 2).copied().unwrap_or(0.0),
                 ms(0.99),
                 ms(0.999),
                 latencies.max() as f64 / 1000.0

@@ -1,5 +1,6 @@
 //! The newest revisions, in memory, for all who watch. Bounded by their number and by what they take.
 
+use bytes::Bytes;
 use kv::{Change, KeyValue, Revision};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -66,8 +67,9 @@ impl Ring {
     }
 
     /// The newest always stays, however large it is.
-    pub fn push(&mut self, revision: Revision) {
+    pub fn push(&mut self, mut revision: Revision) {
         assert_eq!(revision.revision, self.next, "the ring has no gaps");
+        revision.changes.iter_mut().for_each(own);
         self.next += 1;
         self.bytes += weight(&revision);
         self.revisions.push_back(Arc::new(revision));
@@ -93,7 +95,19 @@ impl Ring {
     }
 }
 
-/// About how many bytes of memory it takes. Values are shared with the store as long as that has them.
+/// What is small lies in one large piece of memory with much else, which it would keep in memory when the store has no
+/// more use for it.
+fn own(change: &mut Change) {
+    let values = [&mut change.now, &mut change.previous].into_iter().flatten().map(|found| &mut found.value);
+    for bytes in values.chain([&mut change.key]).filter(|bytes| bytes.len() < SHARED_FROM_BYTES) {
+        *bytes = Bytes::copy_from_slice(bytes);
+    }
+}
+
+/// Values as large as this lie in memory of their own, and are shared with the store as long as that has them.
+const SHARED_FROM_BYTES: usize = 16 << 10;
+
+/// About how many bytes of memory it takes.
 fn weight(revision: &Revision) -> usize {
     let value = |found: &Option<KeyValue>| found.as_ref().map_or(0, |found| found.value.len());
     let change =

@@ -156,6 +156,26 @@ fn a_ring_knows_from_where_on_it_was_told_what_was_there_before() {
 }
 
 #[test]
+fn a_ring_keeps_nothing_but_what_it_counts_in_memory() {
+    let piece = Bytes::from(vec![7; 100_000]);
+    for (bytes, is_shared) in [(100, false), (50_000, true)] {
+        let mut ring = Ring::default();
+        ring.go_on(0, true);
+        let mut revision = revision(1, 1);
+        let value = piece.slice(..bytes);
+        revision.changes[0].now.as_mut().unwrap().value = value.clone();
+        revision.changes[0].key = piece.slice(..10);
+        ring.push(revision);
+        let Found::Here(found) = ring.from(1, false, 1) else { panic!("it is there") };
+        let Change { key, now, .. } = &found[0].changes[0];
+        let now = &now.as_ref().unwrap().value;
+        assert_eq!((now, &key[..]), (&value, &[7; 10][..]));
+        assert_eq!(now.as_ptr() == piece.as_ptr(), is_shared);
+        assert_ne!(key.as_ptr(), piece.as_ptr());
+    }
+}
+
+#[test]
 fn a_ring_is_bounded_in_revisions_and_in_bytes() {
     let mut ring = Ring::default();
     ring.go_on(0, false);

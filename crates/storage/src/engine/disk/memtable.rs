@@ -148,7 +148,7 @@ impl Memtable {
     }
 
     fn add_key(&self, key: Key, hash: u64, newest: Number, levels: usize) {
-        let before = self.before_on_each_level(|other| *other < key);
+        let (before, _) = self.around(|other| *other < key);
         let links = |level: usize| self.link(before[level], level);
         let mut first = None;
         for level in 1..=levels {
@@ -187,8 +187,9 @@ impl Memtable {
         &self.index[hash as usize & (self.index.len() - 1)]
     }
 
-    /// The last key on each level that comes before a place; `None` where there is none.
-    fn before_on_each_level(&self, is_before: impl Fn(&Key) -> bool) -> [Option<Number>; LEVELS] {
+    /// Where a place lies: between the last key on each level that comes before it, `None` where there is none, and the
+    /// first one behind it.
+    fn around(&self, is_before: impl Fn(&Key) -> bool) -> ([Option<Number>; LEVELS], Option<Number>) {
         let mut before = [None; LEVELS];
         let (mut at, mut behind) = (None, None);
         for level in (0..LEVELS).rev() {
@@ -203,7 +204,8 @@ impl Memtable {
             }
             before[level] = at;
         }
-        before
+        // Not what follows the one before it now: the writer may have put another key there since.
+        (before, behind)
     }
 
     /// What follows a key on a level; without one, what is first there.
@@ -218,8 +220,8 @@ impl Memtable {
     }
 
     fn at_or_behind_key(&self, key: &Key) -> Option<&Entry> {
-        let [before, ..] = self.before_on_each_level(|other| other < key);
-        self.link(before, 0).get().map(|number| self.keys.get(number))
+        let (_, behind) = self.around(|other| other < key);
+        behind.map(|behind| self.keys.get(behind))
     }
 
     fn newest(&self, entry: &Entry) -> &Version {
@@ -272,8 +274,8 @@ impl Memtable {
 
     /// An entry of the last key before one; of all without one.
     pub(super) fn before(&self, key: Option<&Key>) -> Option<MemEntry<'_>> {
-        let [before, ..] = self.before_on_each_level(|other| key.is_none_or(|key| other < key));
-        before.map(|before| self.newest_of(self.keys.get(before)))
+        let (before, _) = self.around(|other| key.is_none_or(|key| other < key));
+        before[0].map(|before| self.newest_of(self.keys.get(before)))
     }
 
     fn next_key<'a>(&'a self, entry: &'a Entry) -> Option<MemEntry<'a>> {
@@ -284,7 +286,7 @@ impl Memtable {
 impl Hand {
     /// Copies a value to where it goes with all others, unless it is large enough to go alone.
     fn lay(&mut self, value: Bytes) -> Bytes {
-        if value.is_empty() || value.len() > self.piece_bytes / 8 {
+        if value.is_empty() || value.len() > self.piece_bytes / 32 {
             return value;
         }
         if self.values.capacity() < value.len() {
@@ -404,12 +406,34 @@ mod tests {
             }
             for key in 0..100 {
                 let (wanted, steps) = (Key::new(&(u64::MAX / 100 * key).to_be_bytes()), Cell::new(0));
-                memtable.before_on_each_level(|other| {
+                memtable.around(|other| {
                     steps.set(steps.get() + 1);
                     *other < wanted
                 });
                 assert!(steps.get() < 120, "{} steps", steps.get());
             }
         }
+    }
+
+    /// Also where the writer puts one key after another just before it, and it is in no place of the index.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "readers are on other threads")]
+    fn a_key_that_is_there_is_found_while_others_come() {
+        const KEYS: u64 = 50_000;
+        let memtable = Memtable::new(1);
+        // These take all places that there are.
+        (0..10).for_each(|key| memtable.insert(1, Key::new(&u64::to_be_bytes(key)), None));
+        memtable.insert(1, Key::new(&u64::MAX.to_be_bytes()), Some(Bytes::from("there")));
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                (10..KEYS).for_each(|key| memtable.insert(2, Key::new(&key.to_be_bytes()), None));
+            });
+            let wanted = home(u64::MAX, 1);
+            let hash = filter::hash(wanted.key.as_slice());
+            while !writer.is_finished() {
+                assert_eq!(memtable.find(&wanted, hash), Some(&Some(Bytes::from("there"))));
+                assert_eq!(memtable.at_or_behind(&wanted).unwrap().place(), wanted.place());
+            }
+        });
     }
 }

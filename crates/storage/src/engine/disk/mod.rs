@@ -103,8 +103,8 @@ pub struct DiskEngine {
     loading: Option<Box<Loading>>,
 }
 
-/// What goes when nobody sees it any more, and beside the engine: to give back a memtable's memory, piece by piece, takes
-/// a tenth of a second.
+/// What goes when nobody sees it any more, and beside the engine: to give back a memtable's memory takes longer than a turn
+/// of its owner should.
 #[derive(Default)]
 struct Superfluous {
     tables: Vec<Arc<Table>>,

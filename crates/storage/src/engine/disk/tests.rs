@@ -611,7 +611,7 @@ fn assert_few_runs(engine: &DiskEngine, flushes: u64) {
     assert!(sizes.len() <= most, "{} runs after {flushes} flushes: {sizes:?}", sizes.len());
 }
 
-/// Giving back a memtable's memory takes long: that is for a job, and never for whoever lets go of the last view of it.
+/// Giving back a memtable's memory takes its time: that is for a job, and never for whoever lets go of the last view of it.
 #[test]
 fn a_flushed_memtable_goes_with_a_job_once_no_view_sees_it() {
     let files: Arc<dyn Files> = Arc::new(MemFiles::new());
