@@ -417,7 +417,6 @@ mod tests {
 
     /// Also where the writer puts one key after another just before it, and it is in no place of the index.
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "readers are on other threads")]
     fn a_key_that_is_there_is_found_while_others_come() {
         const KEYS: u64 = 50_000;
         let memtable = Memtable::new(1);
