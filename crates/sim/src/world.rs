@@ -885,7 +885,8 @@ impl World {
                 Some(view) => Answer::Outcome(Outcome::Readable, Some(view)),
                 None => Answer::NobodyThere,
             };
-            return self.at(delay, Happening::Answer { question, answer });
+            let life = self.hosts[&host].life;
+            return self.at(delay, Happening::Reply { host, life, question, answer });
         }
         let ticket = process.next_ticket;
         process.next_ticket += 1;
