@@ -103,6 +103,7 @@ impl Memtable {
         Memtable {
             keys: Slab::new(slab_bits(size_of::<Entry>())),
             versions: Slab::new(slab_bits(size_of::<Version>())),
+            // There are far fewer of them, so their pieces are smaller.
             links: Slab::new(slab_bits(size_of::<Version>())),
             first: Default::default(),
             index: (0..places).map(|_| Link::default()).collect(),
