@@ -5,13 +5,14 @@
 //! nodes' `/metrics`. Latency is told window by window, and drawn.
 //!
 //! A window is quiet if no node had a flush or a merge under way in it, and the new node was not there yet. The
-//! quiet ones are what the others are compared with. Where others use the machine too, they spoil a few windows of either
-//! kind, and with them the 99th percentile of all; that of the median window stays what it is.
+//! quiet ones are what the others are compared with. Where a hypervisor takes the processors away for a while (Linux counts
+//! that as stolen), the window is told apart from both, as it says nothing of the store.
 //!
 //! Not handled: several joins, reads.
 
 mod paced;
 mod plot;
+mod stolen;
 
 use crate::bench_peers::cluster::{Cluster, Programs, System};
 use crate::bench_peers::metrics::{self, Figures};
@@ -21,6 +22,7 @@ use hdrhistogram::Histogram;
 use paced::{Pace, Windows};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use stolen::Stolen;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -68,6 +70,8 @@ pub struct Args {
 /// All latencies of so long are told together.
 const WINDOW: Duration = Duration::from_millis(250);
 const CLOSED_LOOP: Duration = Duration::from_secs(5);
+/// Of all processors' time in a window.
+const MOST_STOLEN: f64 = 0.05;
 
 /// Everything that the drawing shows. Times are since the load began.
 struct Story {
@@ -95,6 +99,8 @@ enum Phase {
     Joining,
     /// With a node more, and its flushes and merges.
     Joined,
+    /// The machine's host had something better to do, whatever went on here.
+    Stolen,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -163,10 +169,10 @@ async fn measure(args: &Args, programs: &Programs, folder: &Path) -> Result<(Sto
     let pace = Pace { rate, duration: Duration::from_secs(args.seconds), window: WINDOW, keys: args.keys };
     let began = Instant::now();
     let join_at = (args.join_at > 0).then(|| Duration::from_secs(args.join_at));
-    let (windows, events) =
+    let (windows, watched) =
         tokio::join!(paced::run(&pace, drivers, began), watch(&mut cluster, programs, began, pace.duration, join_at));
-    let (windows, events) = (windows?, events?);
-    Ok((Story::new(&windows, events, rate), windows))
+    let (windows, (events, stolen)) = (windows?, watched?);
+    Ok((Story::new(&windows, events, &stolen, rate), windows))
 }
 
 /// Asks every node a few times a second what it has done, and starts the new one.
@@ -176,14 +182,16 @@ async fn watch(
     began: Instant,
     duration: Duration,
     join_at: Option<Duration>,
-) -> Result<Vec<Event>, String> {
+) -> Result<(Vec<Event>, Stolen), String> {
     let mut events = Vec::new();
+    let mut stolen = Stolen::default();
     let mut before: Vec<Figures> = Vec::new();
     let mut ticks = tokio::time::interval(WINDOW);
     let mut has_joined = false;
     let newcomer = cluster.size();
     while began.elapsed() < duration {
         ticks.tick().await;
+        stolen.look(began.elapsed());
         if join_at.is_some_and(|at| cluster.size() == newcomer && began.elapsed() >= at) {
             events.push(Event { at: began.elapsed(), node: newcomer, what: What::Starts });
             cluster.add_node(programs)?;
@@ -204,7 +212,7 @@ async fn watch(
     if !before.iter().any(|figures| figures.contains_key(metrics::FLUSHES)) {
         say("the nodes tell nothing of flushes: no window can be told from a quiet one by them");
     }
-    Ok(events)
+    Ok((events, stolen))
 }
 
 fn what_happened(before: Option<&Figures>, now: &Figures) -> Vec<What> {
@@ -221,7 +229,7 @@ fn what_happened(before: Option<&Figures>, now: &Figures) -> Vec<What> {
 }
 
 impl Story {
-    fn new(windows: &Windows, events: Vec<Event>, rate: f64) -> Story {
+    fn new(windows: &Windows, events: Vec<Event>, stolen: &Stolen, rate: f64) -> Story {
         let time_of = |what| events.iter().find(|event| event.what == what).map(|event| event.at);
         let (starts, has_joined) = (time_of(What::Starts), time_of(What::HasJoined));
         let phase = |at: usize| {
@@ -229,6 +237,7 @@ impl Story {
             // What is told at the end of a window was so within it, or within the one before.
             let is_near = |event: &Event| event.at + WINDOW >= from && event.at < to + WINDOW;
             match (starts, has_joined) {
+                _ if stolen.share(from, to) > MOST_STOLEN => Phase::Stolen,
                 (_, Some(joined)) if joined < from => Phase::Joined,
                 (Some(starts), _) if starts < to => Phase::Joining,
                 _ if events.iter().any(is_near) => Phase::Upkeep,
@@ -282,6 +291,7 @@ impl Story {
             of("flushes, merges", Some(Phase::Upkeep)),
             of("a node joins", Some(Phase::Joining)),
             of("a node more", Some(Phase::Joined)),
+            of("of the host", Some(Phase::Stolen)),
             of("all", None),
             String::new(),
             format!("Flushes: {}. Merges: {}.", count(What::Flushed), count(What::Merged)),
@@ -323,18 +333,21 @@ mod tests {
         }
         let event = |ms, node, what| Event { at: Duration::from_millis(ms), node, what };
         let events = vec![event(1100, 0, What::Flushed), event(2100, 3, What::Starts), event(2600, 3, What::HasJoined)];
-        (Story::new(&windows, events, 400.0), windows)
+        // A tenth of the time of two processors in the sixth window.
+        let stolen = Stolen::of(&[(1250, 0, 250), (1500, 5, 300), (1750, 5, 350)]);
+        (Story::new(&windows, events, &stolen, 400.0), windows)
     }
 
     #[test]
-    fn windows_near_an_event_and_after_the_join_are_not_quiet() {
+    fn windows_near_an_event_or_after_the_join_or_stolen_are_not_quiet() {
         let (story, _) = story();
         let of = |phase| -> Vec<usize> {
             let windows = story.windows.iter().enumerate().filter(|(_, window)| window.phase == phase);
             windows.map(|(at, _)| at).collect()
         };
         assert_eq!(of(Phase::Quiet), [0, 1, 2, 6]);
-        assert_eq!(of(Phase::Upkeep), [3, 4, 5, 7]);
+        assert_eq!(of(Phase::Upkeep), [3, 4, 7]);
+        assert_eq!(of(Phase::Stolen), [5]);
         assert_eq!(of(Phase::Joining), [8, 9, 10]);
         assert_eq!(of(Phase::Joined), [11]);
     }
@@ -355,7 +368,7 @@ mod tests {
         let path = folder.path().join("plots").join("latency.svg");
         plot::draw(&story().0, &path).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
-        for text in ["p99", "p50", "node 4 joins", "node 1"] {
+        for text in ["p99", "p50", "node 4 joins", "node 1", "grey: the host"] {
             assert!(svg.contains(text), "no {text:?} in {svg}");
         }
     }

@@ -1,6 +1,6 @@
 //! Latency over time with what happened meanwhile, as an SVG: three panels above each other, one time for all.
 
-use super::{Event, Story, WINDOW, What, Window};
+use super::{Event, Phase, Story, WINDOW, What, Window};
 use crate::bench_peers::with_thousands;
 use plotters::coord::Shift;
 use plotters::coord::combinators::BindKeyPoints;
@@ -19,6 +19,7 @@ const P50: RGBColor = RGBColor(30, 90, 180);
 const MAX: RGBColor = RGBColor(200, 200, 200);
 const FLUSH: RGBColor = RGBColor(220, 140, 0);
 const MERGE: RGBColor = RGBColor(30, 130, 60);
+const STOLEN: RGBColor = RGBColor(240, 240, 240);
 const JOIN: RGBColor = RGBColor(120, 60, 160);
 
 pub fn draw(story: &Story, path: &Path) -> Result<(), String> {
@@ -42,9 +43,11 @@ fn draw_latency(story: &Story, panel: &Panel) -> Drawn {
     let lowest = story.windows.iter().map(|window| window.p50_ms).fold(f64::MAX, f64::min).max(0.05) * 0.7;
     let highest = story.windows.iter().map(|window| window.max_ms).fold(1.0, f64::max) * 1.3;
     let marks = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0];
+    let is_stolen = |window: &Window| window.phase == Phase::Stolen;
+    let told = if story.windows.iter().any(is_stolen) { " (grey: the host took processors away)" } else { "" };
     let mut chart = ChartBuilder::on(panel)
         .caption(
-            format!("latency of a write, {} a second, windows of 250 ms", with_thousands(story.rate)),
+            format!("latency of a write, {} a second, windows of 250 ms{told}", with_thousands(story.rate)),
             ("sans-serif", 18),
         )
         .margin(8)
@@ -64,6 +67,11 @@ fn draw_latency(story: &Story, panel: &Panel) -> Drawn {
         .bold_line_style(RGBColor(230, 230, 230))
         .label_style(LABEL)
         .draw()?;
+    let stolen = story.windows.iter().enumerate().filter(|(_, window)| is_stolen(window));
+    chart.draw_series(stolen.map(|(at, _)| {
+        let from = WINDOW.as_secs_f64() * at as f64;
+        Rectangle::new([(from, lowest), (from + WINDOW.as_secs_f64(), highest)], STOLEN.filled())
+    }))?;
     for (name, color, figure) in [
         ("max", MAX, (|window: &Window| window.max_ms) as fn(&Window) -> f64),
         ("p50", P50, |window| window.p50_ms),
