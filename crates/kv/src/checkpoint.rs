@@ -716,7 +716,8 @@ impl<E: fmt::Display> fmt::Display for LoadError<E> {
 impl<E: std::error::Error> std::error::Error for LoadError<E> {}
 
 const FORMAT: u64 = 2;
-const PIECE_BYTES: usize = 64 * 1024;
+/// So little that whoever writes it can let others have the processor in between.
+const PIECE_BYTES: usize = 16 * 1024;
 /// No record is longer: the largest are the head with the longest configuration and a row with the largest value.
 const MAX_RECORD_BYTES: usize = 2 * 1024 * 1024;
 const MAX_LENGTH_BYTES: usize = 4;

@@ -12,8 +12,9 @@
 //! Not handled: more than one group.
 
 use crate::config::Engine;
-use crate::handle;
+use crate::{handle, leisure};
 use base::{FIRST_GROUP, GroupId, NodeId, Position};
+use bytes::Bytes;
 use kv::{Home, LoadError};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,9 @@ use storage::log::{GroupWrite, Log, LogOptions, LogWrite, RecoveredGroup};
 
 /// The folder of the disk engine.
 const TABLES: &str = "state";
+
+/// Of a checkpoint that is loaded, between two moments in which others may have the processor.
+const PIECE_BYTES: usize = 16 * 1024;
 
 pub struct Folder {
     files: Arc<dyn Files>,
@@ -145,7 +149,10 @@ impl Folder {
         frozen: &kv::Frozen,
     ) -> Result<CheckpointInfo, StorageError> {
         let mut writer = CheckpointWriter::create(&self.files, &self.checkpoints, group, position)?;
-        frozen.write_to(&mut |bytes| writer.write(bytes))?;
+        frozen.write_to(&mut |bytes| {
+            leisure::give_way();
+            writer.write(bytes)
+        })?;
         writer.finish()
     }
 
@@ -189,7 +196,16 @@ impl Folder {
 
     fn load(&self, info: &CheckpointInfo) -> Result<kv::Store, StorageError> {
         let mut reader = CheckpointReader::open(&self.files, &self.checkpoints, info)?;
-        kv::Store::load(self.state.engine()?, &mut || reader.next_block()).map_err(|error| match error {
+        let mut block = Bytes::new();
+        let mut next_piece = || {
+            leisure::give_way();
+            if block.is_empty() {
+                let Some(next) = reader.next_block()? else { return Ok(None) };
+                block = next;
+            }
+            Ok(Some(block.split_to(block.len().min(PIECE_BYTES))))
+        };
+        kv::Store::load(self.state.engine()?, &mut next_piece).map_err(|error| match error {
             LoadError::Source(error) | LoadError::Storage(error) => error,
             LoadError::Malformed(what) => StorageError::Damaged {
                 file: format!("the checkpoint at index {} in {}", info.position.index, self.checkpoints.display()),

@@ -58,6 +58,12 @@ pub fn step_back(niceness: i32) {
 #[cfg(not(target_os = "linux"))]
 pub fn step_back(_niceness: i32) {}
 
+/// Lets those go first who wait for a processor. Whoever has one keeps it for some milliseconds otherwise, whatever the
+/// priorities are; so a thread that stepped back says this every tenth of a millisecond or so.
+pub fn give_way() {
+    std::thread::yield_now();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

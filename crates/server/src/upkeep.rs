@@ -1,8 +1,8 @@
 //! The thread of the engine's upkeep: flushes, which make the state durable, and merges, which keep it in shape.
 //!
 //! Several jobs may be under way; each step goes to the smallest, so that a flush never waits for a merge. The thread has
-//! a lower priority than the others: the node waits for it only when its memory is full. A job that fails ends the
-//! process, for what it had to bring to the disk is not there, and nobody knows what is.
+//! a lower priority than the others, and gives way to them after each step: the node waits for it only when its memory is
+//! full. A job that fails ends the process, for what it had to bring to the disk is not there, and nobody knows what is.
 
 use crate::handle::Handle;
 use crate::metrics::Upkept;
@@ -65,6 +65,7 @@ fn serve(queue: &Receiver<(GroupId, Job)>, handle: &Handle) -> Result<(), Storag
             count_running(&jobs, handle);
             handle.shared().inbox.event(Event::UpkeepDone { group, finished });
         }
+        leisure::give_way();
     }
 }
 

@@ -16,8 +16,8 @@ use bytes::Bytes;
 use std::cmp::Ordering;
 use std::sync::{Arc, PoisonError};
 
-/// How many entries a step looks at, and how much it writes.
-const STEP_ENTRIES: usize = 2_000;
+/// How many entries a step looks at, some tenth of a millisecond, and how much it writes.
+const STEP_ENTRIES: usize = 100;
 const STEP_BYTES: u64 = 256 * 1024;
 
 /// A piece of work beside the engine, for any thread. After an error it is of no use, and neither is the engine as far

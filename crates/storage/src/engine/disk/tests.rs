@@ -604,6 +604,32 @@ fn run(mut job: Job) -> Finished {
     std::iter::repeat_with(|| job.step().unwrap()).find_map(|finished| finished).unwrap()
 }
 
+/// Whoever runs a job lets others have the processor between two steps.
+#[test]
+fn a_step_is_a_little_work() {
+    let files: Arc<dyn Files> = Arc::new(MemFiles::new());
+    let options = DiskOptions { memtable_bytes: 1 << 20, ..options() };
+    let mut engine = DiskEngine::create(files, Path::new(FOLDER), options, Key::new(PAST_ENDS)).unwrap();
+    let mut kinds = Vec::new();
+    for _ in 0..4 {
+        (0..1_000).for_each(|key| put(&mut engine, key));
+        engine.seal(Bytes::new());
+        while let Some(mut job) = engine.next_job() {
+            kinds.push(job.kind());
+            let mut steps = 1;
+            let finished = loop {
+                if let Some(finished) = job.step().unwrap() {
+                    break finished;
+                }
+                steps += 1;
+            };
+            assert!(steps >= 10 || job.kind() == JobKind::Removal, "{:?} in {steps} steps", job.kind());
+            engine.finish(finished);
+        }
+    }
+    assert!(kinds.contains(&JobKind::Flush) && kinds.contains(&JobKind::Merge), "{kinds:?}");
+}
+
 /// Three of each size that so many flushes can come to.
 fn assert_few_runs(engine: &DiskEngine, flushes: u64) {
     let sizes: Vec<u64> = engine.content.runs.iter().map(|run| run.size_bytes()).collect();
