@@ -25,6 +25,8 @@ pub struct Settings {
     pub max_message_bytes: u64,
     /// How many appends may be on their way to one follower.
     pub max_inflight_messages: usize,
+    /// A follower that lacks more than this is sent a little at a time ([`FAR_BEHIND_MESSAGES`]).
+    pub far_behind_entries: u64,
     /// Proposals beyond this much uncommitted log are refused.
     pub max_uncommitted_bytes: u64,
     /// How much is handed out to be applied in one turn.
@@ -43,12 +45,16 @@ impl Default for Settings {
             heartbeat_ticks: 2,
             max_message_bytes: 512 * 1024,
             max_inflight_messages: 64,
+            far_behind_entries: 4096,
             max_uncommitted_bytes: 64 * 1024 * 1024,
             max_committed_bytes: 4 * 1024 * 1024,
             verbosity: Verbosity::Silent,
         }
     }
 }
+
+/// How many appends may be on their way to a follower that is far behind.
+const FAR_BEHIND_MESSAGES: usize = 2;
 
 /// What a group starts from: the state that was applied, and the log that follows.
 #[derive(Clone, Debug, Default)]
@@ -253,6 +259,7 @@ impl Group {
             {
                 return Err(StepRefused("a follower acknowledges more than this log holds"));
             }
+            MessageType::MsgAppendResponse if !m.reject && self.is_leader() => self.pace(m.from, m.index),
             MessageType::MsgAppend if m.term >= self.term() && self.contradicts_committed(&m) => {
                 return Err(StepRefused("an append contradicts a committed entry"));
             }
@@ -272,6 +279,16 @@ impl Group {
         stepped.map_err(|_| StepRefused("from a node that is no replica of this group"))?;
         self.told_commit = self.told_commit.max(told);
         Ok(())
+    }
+
+    /// What a follower lacks would be sent at once, in a turn of many milliseconds in which nobody else is served. So one
+    /// that is far behind gets no more than it has answered for.
+    fn pace(&mut self, follower: NodeId, acknowledged: Index) {
+        let Some(matched) = self.raw.raft.prs().get(follower).map(|progress| progress.matched) else { return };
+        let lacks = self.raw.raft.raft_log.last_index().saturating_sub(matched.max(acknowledged));
+        let is_far = lacks > self.settings.far_behind_entries;
+        let messages = if is_far { FAR_BEHIND_MESSAGES } else { self.settings.max_inflight_messages };
+        self.raw.raft.adjust_max_inflight_msgs(follower, messages);
     }
 
     /// Proposes commands, all or none. False: nothing was proposed; not the leader, handing over, or too much is

@@ -117,6 +117,7 @@ impl Replica {
             seed: settings.seed,
             election_ticks: settings.election_ticks as usize,
             heartbeat_ticks: settings.heartbeat_ticks as usize,
+            far_behind_entries: settings.far_behind_entries,
             verbosity: settings.verbosity,
             ..consensus::Settings::default()
         };

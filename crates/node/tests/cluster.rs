@@ -636,6 +636,34 @@ fn a_follower_that_was_away_long_gets_a_snapshot() {
     world.assert_equal_states();
 }
 
+/// All that a follower lacks, in one turn, would hold up everybody else for as long as it takes to read and send it.
+#[test]
+fn a_follower_that_is_far_behind_is_sent_a_little_at_a_time() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    let log = 64 << 20;
+    (world.settings.checkpoint_after_bytes, world.settings.log_cache_bytes) = (log, log as usize);
+    world.settings.far_behind_entries = 10;
+    for name in ["a", "b", "c"] {
+        world.kill(name);
+        world.restart(name);
+    }
+    assert!(world.run_until(100, |world| world.try_leader().is_some()));
+    let leader = world.leader();
+    let away = if leader == "c" { "b" } else { "c" };
+    world.kill(away);
+    for n in 0..30 {
+        world.ask(&leader, put(&format!("k{n}"), &"v".repeat(200_000)));
+    }
+    let installed = world.snapshots_installed(away);
+    world.most_appends = 0;
+    world.restart(away);
+    world.run(100);
+    assert_eq!((world.snapshots_installed(away), world.applied(away)), (installed, world.applied(&leader)));
+    // Five would be the rest, once it is near.
+    assert!((1..=5).contains(&world.most_appends), "{} at once", world.most_appends);
+    world.assert_equal_states();
+}
+
 /// What would wait for the leader's disk in any case waits to be proposed together; not for long, since the followers'
 /// disks can commit without it, and not if it is much.
 #[test]

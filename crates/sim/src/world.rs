@@ -47,6 +47,7 @@ pub struct Settings {
     pub hints: u64,
     pub checkpoint_after_bytes: u64,
     pub log_cache_bytes: usize,
+    pub far_behind_entries: u64,
     pub segment_size_bytes: u64,
     /// How nodes keep their state in tables; `None`: in memory, with checkpoints.
     pub tables: Option<DiskOptions>,
@@ -69,6 +70,7 @@ impl Settings {
             hints: 0,
             checkpoint_after_bytes: 1 << 20,
             log_cache_bytes: 1 << 20,
+            far_behind_entries: 4096,
             segment_size_bytes: 64 << 10,
             tables: None,
             compact_after_ticks: 0,
@@ -336,6 +338,7 @@ impl World {
             seed,
             checkpoint_after_bytes: self.settings.checkpoint_after_bytes,
             log_cache_bytes: self.settings.log_cache_bytes,
+            far_behind_entries: self.settings.far_behind_entries,
             compact_after_ticks: self.settings.compact_after_ticks,
             compact_above_bytes: self.settings.compact_above_bytes,
             verbosity: if self.settings.with_lines { Verbosity::Steps } else { Verbosity::Silent },

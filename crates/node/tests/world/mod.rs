@@ -30,6 +30,8 @@ pub struct World {
     /// Of every node that starts from now on.
     pub settings: Settings,
     pub ticks: u64,
+    /// How many messages with entries a node sent to one other in one turn.
+    pub most_appends: usize,
     micros: u64,
 }
 
@@ -82,6 +84,7 @@ impl World {
                 ..Settings::default()
             },
             ticks: 0,
+            most_appends: 0,
             micros: 0,
         };
         world.start_empty(name);
@@ -339,6 +342,15 @@ impl World {
         // Each turn comes so much later than the last one that no leader lingers.
         self.micros += 10_000;
         let effects = host.node.as_mut().unwrap().turn(self.micros);
+        let mut appends: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for effect in &effects {
+            if let Effect::Send { to, message: Message::Raft { message, .. } } = effect
+                && message.has_entries()
+            {
+                *appends.entry(*to).or_default() += 1;
+            }
+        }
+        self.most_appends = appends.values().copied().fold(self.most_appends, usize::max);
         for effect in effects {
             self.carry_out(name, me, effect);
         }
