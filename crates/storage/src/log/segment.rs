@@ -147,13 +147,21 @@ impl SpareJob {
     }
 }
 
-/// Writes zeros: a length alone, or `fallocate`, would leave extents that each first write must convert.
+/// Between two syncs of what is filled: one huge sync at the end would hold up those that writes wait for, on the same disk.
+const SYNC_EVERY_BYTES: u64 = 1 << 20;
+
+/// Writes zeros: a length alone, or `fallocate`, would leave extents that each first write must convert. The last of it
+/// is not synced.
 pub fn fill(file: &dyn File, path: &Path, from: u64, to: u64) -> Result<(), StorageError> {
-    let mut at = from;
+    let (mut at, mut synced) = (from, from);
     while at < to {
         let length = (to - at).min(ZEROS.len() as u64);
         file.write_at(at, &ZEROS[..length as usize]).map_err(|e| super::io("fill", path, e))?;
         at += length;
+        if at - synced >= SYNC_EVERY_BYTES && at < to {
+            file.sync().map_err(|e| super::io("sync", path, e))?;
+            synced = at;
+        }
     }
     Ok(())
 }
