@@ -23,6 +23,7 @@ use paced::{Pace, Windows};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use stolen::Stolen;
+use tokio::time::MissedTickBehavior;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -188,6 +189,7 @@ async fn watch(
     let mut stolen = Stolen::default();
     let mut before: Vec<Figures> = Vec::new();
     let mut ticks = tokio::time::interval(WINDOW);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut has_joined = false;
     let newcomer = cluster.size();
     while began.elapsed() < duration {

@@ -128,6 +128,8 @@ pub struct Progress {
     pub matched: Index,
     pub recently_active: bool,
     pub in_snapshot: bool,
+    /// It lacks so much that it is sent a little at a time.
+    pub is_far_behind: bool,
 }
 
 /// The message was not stepped, and why. Nothing changed.
@@ -259,7 +261,6 @@ impl Group {
             {
                 return Err(StepRefused("a follower acknowledges more than this log holds"));
             }
-            MessageType::MsgAppendResponse if !m.reject && self.is_leader() => self.pace(m.from, m.index),
             MessageType::MsgAppend if m.term >= self.term() && self.contradicts_committed(&m) => {
                 return Err(StepRefused("an append contradicts a committed entry"));
             }
@@ -274,21 +275,33 @@ impl Group {
             MessageType::MsgHeartbeat => m.index,
             _ => 0,
         };
+        let from = m.from;
+        self.begin_gently(&m);
         let stepped = self.raw.step(m);
         self.seed_timeout();
+        if self.is_leader() && self.progress(from).is_some_and(|progress| !progress.is_far_behind) {
+            self.raw.raft.adjust_max_inflight_msgs(from, self.settings.max_inflight_messages);
+        }
         stepped.map_err(|_| StepRefused("from a node that is no replica of this group"))?;
         self.told_commit = self.told_commit.max(told);
         Ok(())
     }
 
-    /// What a follower lacks would be sent at once, in a turn of many milliseconds in which nobody else is served. So one
-    /// that is far behind gets no more than it has answered for.
-    fn pace(&mut self, follower: NodeId, acknowledged: Index) {
-        let Some(matched) = self.raw.raft.prs().get(follower).map(|progress| progress.matched) else { return };
-        let lacks = self.raw.raft.raft_log.last_index().saturating_sub(matched.max(acknowledged));
-        let is_far = lacks > self.settings.far_behind_entries;
-        let messages = if is_far { FAR_BEHIND_MESSAGES } else { self.settings.max_inflight_messages };
-        self.raw.raft.adjust_max_inflight_msgs(follower, messages);
+    /// A follower that answers to a probe would be sent all that it lacks at once, in a turn of many milliseconds in which
+    /// nobody else is served. One that is far behind gets a little, and more as it answers, until it is near.
+    ///
+    /// Only while nothing is on its way: `raft` sends nothing more until fewer are than it now may, and if those were
+    /// lost, that would take long.
+    fn begin_gently(&mut self, m: &eraftpb::Message) {
+        let is_answer = m.msg_type == MessageType::MsgAppendResponse && !m.reject && m.term == self.term();
+        let Some(progress) = self.raw.raft.prs().get(m.from).filter(|_| is_answer && self.is_leader()) else { return };
+        if progress.state == ProgressState::Probe && self.is_far_behind(progress.matched.max(m.index)) {
+            self.raw.raft.adjust_max_inflight_msgs(m.from, FAR_BEHIND_MESSAGES);
+        }
+    }
+
+    fn is_far_behind(&self, matched: Index) -> bool {
+        self.raw.raft.raft_log.last_index().saturating_sub(matched) > self.settings.far_behind_entries
     }
 
     /// Proposes commands, all or none. False: nothing was proposed; not the leader, handing over, or too much is
@@ -588,6 +601,7 @@ impl Group {
             matched: p.matched,
             recently_active: p.recent_active,
             in_snapshot: p.state == ProgressState::Snapshot,
+            is_far_behind: self.is_far_behind(p.matched),
         })
     }
 

@@ -42,6 +42,7 @@ pub(crate) struct Snapshots {
 struct Sending {
     info: CheckpointInfo,
     last_heard: u64,
+    matched: Index,
 }
 
 struct Receiving {
@@ -133,7 +134,7 @@ impl Snapshots {
             group.report_snapshot(to, false);
             return;
         };
-        self.sending.insert(to, Sending { info: info.clone(), last_heard: now });
+        self.sending.insert(to, Sending { info: info.clone(), last_heard: now, matched: 0 });
         effects.push(Effect::Send { to, message: Message::SnapshotOffer { info, message } });
     }
 
@@ -310,8 +311,14 @@ impl Snapshots {
             group.forget_checkpoint();
             effects.push(Effect::DropCheckpoints { group: self.group });
         }
-        // A follower that is past its snapshot has said so to `raft`.
-        self.sending.retain(|&to, _| group.progress(to).is_some_and(|p| p.in_snapshot));
+        // A follower that is past its snapshot has said so to `raft`. What was written since must not go before it has that.
+        self.sending.retain(|&to, sending| {
+            let Some(progress) = group.progress(to) else { return false };
+            if progress.matched > sending.matched {
+                (sending.matched, sending.last_heard) = (progress.matched, now);
+            }
+            progress.in_snapshot || group.is_leader() && progress.is_far_behind
+        });
         let late: Vec<NodeId> =
             self.sending.iter().filter(|(_, s)| s.last_heard + GIVE_UP_TICKS <= now).map(|(&to, _)| to).collect();
         late.into_iter().for_each(|to| self.stop_sending(to, group));

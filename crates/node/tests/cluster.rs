@@ -664,6 +664,39 @@ fn a_follower_that_is_far_behind_is_sent_a_little_at_a_time() {
     world.assert_equal_states();
 }
 
+/// What was written while a snapshot was on its way is more than a leader keeps otherwise, and goes a little at a time.
+#[test]
+fn one_snapshot_is_enough_for_a_follower_that_is_far_behind_after_it() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    (world.settings.far_behind_entries, world.settings.log_cache_bytes) = (10, 100_000);
+    for name in ["a", "b", "c"] {
+        world.kill(name);
+        world.restart(name);
+    }
+    assert!(world.run_until(100, |world| world.try_leader().is_some()));
+    let leader = world.leader();
+    let away = if leader == "c" { "b" } else { "c" };
+    let write = |world: &mut World, count| {
+        for n in 0..count {
+            world.ask(&leader, put(&format!("k{n}"), &"v".repeat(5_000)));
+        }
+    };
+    world.kill(away);
+    write(&mut world, 60);
+    let installed = world.snapshots_installed(away);
+    world.hold_loading();
+    world.restart(away);
+    assert!(world.run_until(200, World::is_loading));
+    write(&mut world, 60);
+    world.lose_to(away, "append");
+    world.go_on_with_loading();
+    world.run(2);
+    world.lose_nothing();
+    assert!(world.run_until(200, |world| world.applied(away) == world.applied(&leader)));
+    assert_eq!(world.snapshots_installed(away), installed + 1);
+    world.assert_equal_states();
+}
+
 /// What would wait for the leader's disk in any case waits to be proposed together; not for long, since the followers'
 /// disks can commit without it, and not if it is much.
 #[test]

@@ -25,7 +25,7 @@ impl Stolen {
         let between = self.looks.iter().zip(self.looks.iter().skip(1));
         let near = between.filter(|(before, after)| before.at < to && after.at > from);
         let shares = near.map(|(before, after)| {
-            (after.stolen - before.stolen) as f64 / after.all.saturating_sub(before.all).max(1) as f64
+            after.stolen.saturating_sub(before.stolen) as f64 / after.all.saturating_sub(before.all).max(1) as f64
         });
         shares.fold(0.0, f64::max)
     }

@@ -30,6 +30,9 @@ pub struct World {
     /// Of every node that starts from now on.
     pub settings: Settings,
     pub ticks: u64,
+    /// Checkpoints that arrived are loaded only later.
+    loading_waits: bool,
+    loaded: Vec<(String, Event)>,
     /// How many messages with entries a node sent to one other in one turn.
     pub most_appends: usize,
     micros: u64,
@@ -84,6 +87,8 @@ impl World {
                 ..Settings::default()
             },
             ticks: 0,
+            loading_waits: false,
+            loaded: Vec::new(),
             most_appends: 0,
             micros: 0,
         };
@@ -285,6 +290,21 @@ impl World {
         self.settle();
     }
 
+    /// From now on checkpoints take long to load.
+    pub fn hold_loading(&mut self) {
+        self.loading_waits = true;
+    }
+
+    pub fn is_loading(&self) -> bool {
+        !self.loaded.is_empty()
+    }
+
+    pub fn go_on_with_loading(&mut self) {
+        self.loading_waits = false;
+        self.events.extend(self.loaded.drain(..));
+        self.settle();
+    }
+
     /// How much memory the node's writes take.
     pub fn fill(&self, name: &str) -> Fill {
         self.hosts[name].node.as_ref().unwrap().store(FIRST_GROUP).unwrap().fill()
@@ -409,7 +429,12 @@ impl World {
                 let bytes = Bytes::from(std::mem::take(&mut host.incoming));
                 let store = load(&host.home(self.tables), &bytes);
                 host.keep((info.clone(), bytes));
-                answer = Some(Event::Installed { info, result: Ok(Box::new(store)) });
+                let installed = Event::Installed { info, result: Ok(Box::new(store)) };
+                if self.loading_waits {
+                    self.loaded.push((name.to_owned(), installed));
+                } else {
+                    answer = Some(installed);
+                }
             }
             Effect::Notice(notice) => host.notices.push(notice),
             Effect::Removed { .. } => {}
