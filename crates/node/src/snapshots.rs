@@ -43,6 +43,8 @@ struct Sending {
     info: CheckpointInfo,
     last_heard: u64,
     matched: Index,
+    /// The checkpoint is of no more use, but what was written since is.
+    has_arrived: bool,
 }
 
 struct Receiving {
@@ -69,7 +71,7 @@ impl Snapshots {
     pub(crate) fn can_write(&self, applied: Position) -> bool {
         let newest = self.newest().map_or(0, |info| info.position.index);
         let would_go = self.checkpoints.first().filter(|_| self.checkpoints.len() == 2);
-        let in_use = would_go.is_some_and(|info| self.sending.values().any(|s| s.info == *info));
+        let in_use = would_go.is_some_and(|info| self.sending.values().any(|s| !s.has_arrived && s.info == *info));
         self.writing.is_none() && applied.index > newest && !in_use
     }
 
@@ -114,7 +116,7 @@ impl Snapshots {
 
     /// Entries after it must stay in memory, so that whoever receives a checkpoint can go on from there.
     pub(crate) fn keep_after(&self) -> Index {
-        let sending = self.sending.values().map(|s| s.info.position.index);
+        let sending = self.sending.values().map(|s| s.info.position.index.max(s.matched));
         sending.chain(self.writing.iter().map(|(position, _)| position.index)).min().unwrap_or(Index::MAX)
     }
 
@@ -134,7 +136,7 @@ impl Snapshots {
             group.report_snapshot(to, false);
             return;
         };
-        self.sending.insert(to, Sending { info: info.clone(), last_heard: now, matched: 0 });
+        self.sending.insert(to, Sending { info: info.clone(), last_heard: now, matched: 0, has_arrived: false });
         effects.push(Effect::Send { to, message: Message::SnapshotOffer { info, message } });
     }
 
@@ -303,7 +305,7 @@ impl Snapshots {
     }
 
     pub(crate) fn tick(&mut self, now: u64, group: &mut Group, effects: &mut Vec<Effect>) {
-        if !self.sending.is_empty() || self.writing.is_some() {
+        if self.sending.values().any(|s| !s.has_arrived) || self.writing.is_some() {
             self.used_at = now;
         }
         if self.only_sends && !self.checkpoints.is_empty() && self.used_at + DROP_AFTER_TICKS <= now {
@@ -317,6 +319,7 @@ impl Snapshots {
             if progress.matched > sending.matched {
                 (sending.matched, sending.last_heard) = (progress.matched, now);
             }
+            sending.has_arrived = !progress.in_snapshot;
             progress.in_snapshot || group.is_leader() && progress.is_far_behind
         });
         let late: Vec<NodeId> =
