@@ -636,6 +636,18 @@ fn a_follower_that_was_away_long_gets_a_snapshot() {
     world.assert_equal_states();
 }
 
+/// With the settings of now. Gives the leader, and another.
+fn start_again(world: &mut World) -> (String, &'static str) {
+    for name in ["a", "b", "c"] {
+        world.kill(name);
+        world.restart(name);
+    }
+    assert!(world.run_until(100, |world| world.try_leader().is_some()));
+    let leader = world.leader();
+    let other = if leader == "c" { "b" } else { "c" };
+    (leader, other)
+}
+
 /// All that a follower lacks, in one turn, would hold up everybody else for as long as it takes to read and send it.
 #[test]
 fn a_follower_that_is_far_behind_is_sent_a_little_at_a_time() {
@@ -643,13 +655,7 @@ fn a_follower_that_is_far_behind_is_sent_a_little_at_a_time() {
     let log = 64 << 20;
     (world.settings.checkpoint_after_bytes, world.settings.log_cache_bytes) = (log, log as usize);
     world.settings.far_behind_entries = 10;
-    for name in ["a", "b", "c"] {
-        world.kill(name);
-        world.restart(name);
-    }
-    assert!(world.run_until(100, |world| world.try_leader().is_some()));
-    let leader = world.leader();
-    let away = if leader == "c" { "b" } else { "c" };
+    let (leader, away) = start_again(&mut world);
     world.kill(away);
     for n in 0..30 {
         world.ask(&leader, put(&format!("k{n}"), &"v".repeat(200_000)));
@@ -669,13 +675,7 @@ fn a_follower_that_is_far_behind_is_sent_a_little_at_a_time() {
 fn one_snapshot_is_enough_for_a_follower_that_is_far_behind_after_it() {
     let mut world = cluster_of(&["a", "b", "c"]);
     (world.settings.far_behind_entries, world.settings.log_cache_bytes) = (10, 100_000);
-    for name in ["a", "b", "c"] {
-        world.kill(name);
-        world.restart(name);
-    }
-    assert!(world.run_until(100, |world| world.try_leader().is_some()));
-    let leader = world.leader();
-    let away = if leader == "c" { "b" } else { "c" };
+    let (leader, away) = start_again(&mut world);
     let write = |world: &mut World, count| {
         for n in 0..count {
             world.ask(&leader, put(&format!("k{n}"), &"v".repeat(5_000)));
