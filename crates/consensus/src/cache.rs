@@ -16,11 +16,18 @@ use crate::wire;
 pub(crate) struct EntryCache {
     /// Just before the first entry.
     before: Position,
-    entries: VecDeque<Entry>,
-    size_bytes: usize,
+    entries: VecDeque<Kept>,
+    /// What was kept once and is forgotten.
+    forgotten_bytes: u64,
     initial: (HardState, ConfState),
     checkpoint: Option<(Position, Voters)>,
     checkpoint_wanted: Cell<bool>,
+}
+
+struct Kept {
+    entry: Entry,
+    /// Of all that was kept so far, with it and before it.
+    end_bytes: u64,
 }
 
 impl EntryCache {
@@ -28,7 +35,7 @@ impl EntryCache {
         let mut cache = EntryCache {
             before,
             entries: VecDeque::new(),
-            size_bytes: 0,
+            forgotten_bytes: 0,
             initial: (hard_state, voters.to_raft()),
             checkpoint: None,
             checkpoint_wanted: Cell::new(false),
@@ -43,45 +50,57 @@ impl EntryCache {
         assert!(first.index > self.before.index, "entry {} was forgotten already", first.index);
         assert!(first.index <= self.last() + 1, "a gap before entry {}", first.index);
         while self.last() >= first.index {
-            let gone = self.entries.pop_back().expect("last() >= first.index > before.index");
-            self.size_bytes -= size_bytes(&gone);
+            self.entries.pop_back().expect("last() >= first.index > before.index");
         }
         for entry in entries {
-            self.size_bytes += size_bytes(&entry);
-            self.entries.push_back(entry);
+            let end_bytes = self.end_bytes() + size_bytes(&entry);
+            self.entries.push_back(Kept { entry, end_bytes });
         }
     }
 
     /// Forgets everything: a snapshot at that position was installed.
     pub(crate) fn reset(&mut self, position: Position) {
+        self.forgotten_bytes = self.end_bytes();
         self.entries.clear();
-        self.size_bytes = 0;
         self.before = position;
     }
 
     /// Forgets the entries up to `index`.
     pub(crate) fn forget_to(&mut self, index: Index) {
-        while self.entries.front().is_some_and(|entry| entry.index <= index) {
+        while self.first().is_some_and(|first| first <= index) {
             self.forget_first();
         }
     }
 
     /// Forgets old entries up to `index` until at most `limit_bytes` are kept.
     pub(crate) fn shrink(&mut self, index: Index, limit_bytes: usize) {
-        while self.size_bytes > limit_bytes && self.entries.front().is_some_and(|entry| entry.index <= index) {
+        while self.size_bytes() > limit_bytes && self.first().is_some_and(|first| first <= index) {
             self.forget_first();
         }
     }
 
     fn forget_first(&mut self) {
         if let Some(gone) = self.entries.pop_front() {
-            self.size_bytes -= size_bytes(&gone);
-            self.before = Position { index: gone.index, term: gone.term };
+            self.forgotten_bytes = gone.end_bytes;
+            self.before = Position { index: gone.entry.index, term: gone.entry.term };
         }
     }
 
     pub(crate) fn size_bytes(&self) -> usize {
-        self.size_bytes
+        self.bytes_after(self.before.index)
+    }
+
+    /// How much comes after `index`, as far as it is kept.
+    pub(crate) fn bytes_after(&self, index: Index) -> usize {
+        let here = match index.checked_sub(self.before.index + 1) {
+            Some(at) => self.entries.get(at as usize).map_or(self.end_bytes(), |kept| kept.end_bytes),
+            None => self.forgotten_bytes,
+        };
+        (self.end_bytes() - here) as usize
+    }
+
+    fn end_bytes(&self) -> u64 {
+        self.entries.back().map_or(self.forgotten_bytes, |kept| kept.end_bytes)
     }
 
     /// The newest checkpoint that can be sent.
@@ -103,7 +122,11 @@ impl EntryCache {
             return Some(self.before.term);
         }
         let at = index.checked_sub(self.before.index + 1)?;
-        self.entries.get(at as usize).map(|entry| entry.term)
+        self.entries.get(at as usize).map(|kept| kept.entry.term)
+    }
+
+    fn first(&self) -> Option<Index> {
+        self.entries.front().map(|kept| kept.entry.index)
     }
 
     fn last(&self) -> Index {
@@ -131,9 +154,10 @@ impl Storage for EntryCache {
         let first = (low - self.before.index - 1) as usize;
         let mut size = 0;
         // At least one, however large: else it could never be sent.
-        let fitting = self.entries.range(first..(high - self.before.index - 1) as usize).take_while(|entry| {
+        let asked = self.entries.range(first..(high - self.before.index - 1) as usize).map(|kept| &kept.entry);
+        let fitting = asked.take_while(|entry| {
             let before = size;
-            size += size_bytes(entry) as u64;
+            size += size_bytes(entry);
             before == 0 || size <= limit
         });
         Ok(fitting.cloned().collect())
@@ -170,7 +194,40 @@ impl Storage for EntryCache {
     }
 }
 
-fn size_bytes(entry: &Entry) -> usize {
+fn size_bytes(entry: &Entry) -> u64 {
     // What an entry costs in memory beside its data, roughly.
-    entry.data.len() + entry.context.len() + std::mem::size_of::<Entry>()
+    (entry.data.len() + entry.context.len() + std::mem::size_of::<Entry>()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: Index, length: usize) -> Entry {
+        Entry { index, term: 1, data: vec![b'v'; length].into(), ..Default::default() }
+    }
+
+    #[test]
+    fn bytes_are_counted_behind_each_index() {
+        let own = std::mem::size_of::<Entry>();
+        let before = Position { index: 10, term: 1 };
+        let entries = (11..=15).map(|index| entry(index, index as usize)).collect();
+        let mut cache = EntryCache::new(before, entries, HardState::default(), &Voters::default());
+        let after = |cache: &EntryCache| [0, 10, 11, 14, 15, 99].map(|index| cache.bytes_after(index));
+        let all = 5 * own + 65;
+        assert_eq!(after(&cache), [all, all, all - own - 11, own + 15, 0, 0]);
+
+        cache.append(vec![entry(14, 100)]);
+        let all = 4 * own + 11 + 12 + 13 + 100;
+        assert_eq!(after(&cache), [all, all, all - own - 11, 0, 0, 0]);
+        cache.forget_to(12);
+        let rest = 2 * own + 113;
+        assert_eq!(after(&cache), [rest, rest, rest, 0, 0, 0]);
+        cache.append(vec![entry(13, 7)]);
+        assert_eq!((cache.size_bytes(), cache.bytes_after(12), cache.bytes_after(13)), (own + 7, own + 7, 0));
+        cache.reset(Position { index: 20, term: 2 });
+        assert_eq!(cache.size_bytes(), 0);
+        cache.append(vec![entry(21, 1), entry(22, 2)]);
+        assert_eq!([20, 21, 22].map(|index| cache.bytes_after(index)), [2 * own + 3, own + 2, 0]);
+    }
 }

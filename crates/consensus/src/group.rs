@@ -5,7 +5,7 @@ use base::{GroupId, Index, NodeId, Position, Term};
 use bytes::Bytes;
 use raft::eraftpb::{self, Entry, EntryType, MessageType};
 use raft::{Config, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use storage::log::{EntryKind, GroupWrite, HardState, LogEntry};
 
@@ -26,7 +26,7 @@ pub struct Settings {
     /// How many appends may be on their way to one follower.
     pub max_inflight_messages: usize,
     /// A follower that lacks more than this is sent a little at a time ([`FAR_BEHIND_MESSAGES`]).
-    pub far_behind_entries: u64,
+    pub far_behind_bytes: usize,
     /// Proposals beyond this much uncommitted log are refused.
     pub max_uncommitted_bytes: u64,
     /// How much is handed out to be applied in one turn.
@@ -45,7 +45,7 @@ impl Default for Settings {
             heartbeat_ticks: 2,
             max_message_bytes: 512 * 1024,
             max_inflight_messages: 64,
-            far_behind_entries: 4096,
+            far_behind_bytes: 1024 * 1024,
             max_uncommitted_bytes: 64 * 1024 * 1024,
             max_committed_bytes: 4 * 1024 * 1024,
             verbosity: Verbosity::Silent,
@@ -53,7 +53,7 @@ impl Default for Settings {
     }
 }
 
-/// How many appends may be on their way to a follower that is far behind.
+/// How many appends may be on their way to a follower that is far behind, at first.
 const FAR_BEHIND_MESSAGES: usize = 2;
 
 /// What a group starts from: the state that was applied, and the log that follows.
@@ -153,7 +153,17 @@ pub struct Group {
     outbox: Vec<Message>,
     /// The highest commit index that a leader told.
     told_commit: Index,
+    /// Of those who are sent a little at a time.
+    windows: BTreeMap<NodeId, Window>,
     steps: Steps,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Window {
+    /// How many appends may be on their way.
+    messages: usize,
+    /// How far the follower was when the window was set.
+    matched: Index,
 }
 
 struct Waiting {
@@ -200,8 +210,16 @@ impl Group {
         let cache = EntryCache::new(start.before, entries, hard_state, &start.voters);
         let (steps, logger) = Steps::new(settings.verbosity);
         let raw = RawNode::new(&config, cache, &logger).map_err(|error| error.to_string())?;
-        let mut group =
-            Group { raw, settings, waiting: VecDeque::new(), durable_term, outbox: Vec::new(), told_commit: 0, steps };
+        let mut group = Group {
+            raw,
+            settings,
+            waiting: VecDeque::new(),
+            durable_term,
+            outbox: Vec::new(),
+            told_commit: 0,
+            windows: BTreeMap::new(),
+            steps,
+        };
         group.seed_timeout();
         Ok(group)
     }
@@ -216,6 +234,7 @@ impl Group {
         }
         self.raw.tick();
         self.seed_timeout();
+        self.widen_windows();
     }
 
     /// Stand for election now (with a pre-vote, so a live leader is not disturbed).
@@ -279,8 +298,8 @@ impl Group {
         self.begin_gently(&m);
         let stepped = self.raw.step(m);
         self.seed_timeout();
-        if self.is_leader() && self.progress(from).is_some_and(|progress| !progress.is_far_behind) {
-            self.raw.raft.adjust_max_inflight_msgs(from, self.settings.max_inflight_messages);
+        if self.windows.contains_key(&from) && !self.progress(from).is_some_and(|progress| progress.is_far_behind) {
+            self.unlimit(from);
         }
         stepped.map_err(|_| StepRefused("from a node that is no replica of this group"))?;
         self.told_commit = self.told_commit.max(told);
@@ -295,13 +314,43 @@ impl Group {
     fn begin_gently(&mut self, m: &eraftpb::Message) {
         let is_answer = m.msg_type == MessageType::MsgAppendResponse && !m.reject && m.term == self.term();
         let Some(progress) = self.raw.raft.prs().get(m.from).filter(|_| is_answer && self.is_leader()) else { return };
-        if progress.state == ProgressState::Probe && self.is_far_behind(progress.matched.max(m.index)) {
-            self.raw.raft.adjust_max_inflight_msgs(m.from, FAR_BEHIND_MESSAGES);
+        let matched = progress.matched.max(m.index);
+        if progress.state == ProgressState::Probe && self.is_far_behind(matched) {
+            self.limit(m.from, Window { messages: FAR_BEHIND_MESSAGES, matched });
         }
     }
 
+    /// Over a long way a little at a time would be too little for a follower to ever catch up. So one message more may be
+    /// on its way after each tick in which it got on.
+    fn widen_windows(&mut self) {
+        for (peer, window) in self.windows.clone() {
+            match self.progress(peer).filter(|_| self.is_leader()) {
+                Some(progress) if progress.matched > window.matched => {
+                    self.limit(peer, Window { messages: window.messages + 1, matched: progress.matched });
+                }
+                Some(_) => {}
+                None => self.unlimit(peer),
+            }
+        }
+    }
+
+    fn limit(&mut self, peer: NodeId, window: Window) {
+        if window.messages >= self.settings.max_inflight_messages {
+            return self.unlimit(peer);
+        }
+        self.raw.raft.adjust_max_inflight_msgs(peer, window.messages);
+        self.windows.insert(peer, window);
+    }
+
+    fn unlimit(&mut self, peer: NodeId) {
+        self.raw.raft.adjust_max_inflight_msgs(peer, self.settings.max_inflight_messages);
+        self.windows.remove(&peer);
+    }
+
     fn is_far_behind(&self, matched: Index) -> bool {
-        self.raw.raft.raft_log.last_index().saturating_sub(matched) > self.settings.far_behind_entries
+        // What was proposed in this turn is not in memory where the rest is.
+        let fresh = self.raw.raft.raft_log.unstable_entries().iter().map(|entry| entry.data.len()).sum::<usize>();
+        self.raw.store().bytes_after(matched) + fresh > self.settings.far_behind_bytes
     }
 
     /// Proposes commands, all or none. False: nothing was proposed; not the leader, handing over, or too much is
@@ -672,5 +721,123 @@ fn to_raft(entry: LogEntry) -> Entry {
         data: entry.data,
         context: entry.context,
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOST: usize = 8;
+
+    fn replica(node: NodeId) -> Group {
+        let voters = Voters { voters: vec![1, 2], ..Voters::default() };
+        let start = Start { voters, ..Start::default() };
+        let settings = Settings {
+            node,
+            max_message_bytes: 1_000,
+            max_inflight_messages: MOST,
+            far_behind_bytes: 2_000,
+            ..Settings::default()
+        };
+        Group::new(settings, start).unwrap()
+    }
+
+    /// Whatever one replica has to do, on a disk that takes no time, and what it has to say then.
+    fn said(group: &mut Group) -> Vec<Message> {
+        while let Some(turn) = group.advance() {
+            group.persisted(turn.number);
+            if let Some(last) = turn.committed.last() {
+                group.applied(last.position().index);
+            }
+        }
+        group.take_messages()
+    }
+
+    fn pass(from: &mut Group, to: &mut Group) -> usize {
+        let said = said(from);
+        let appends = said.iter().filter(|message| message.has_entries()).count();
+        said.into_iter().for_each(|message| to.step(message).unwrap());
+        appends
+    }
+
+    /// A leader, and a follower that hears it again after sixty appends were written without it.
+    fn far_apart() -> (Group, Group) {
+        let (mut leader, mut follower) = (replica(1), replica(2));
+        leader.campaign();
+        for _ in 0..10 {
+            pass(&mut leader, &mut follower);
+            pass(&mut follower, &mut leader);
+        }
+        assert!(leader.is_leader());
+        for _ in 0..60 {
+            assert!(leader.propose(vec![Bytes::from_static(&[b'v'; 900])]));
+        }
+        said(&mut leader);
+        leader.report_unreachable(2);
+        for _ in 0..2 {
+            leader.tick();
+            said(&mut leader);
+        }
+        (leader, follower)
+    }
+
+    /// How many appends go to the follower at once, until it has all.
+    fn appends(leader: &mut Group, follower: &mut Group, mut before_each: impl FnMut(&mut Group)) -> Vec<usize> {
+        let mut appends = Vec::new();
+        for _ in 0..200 {
+            before_each(leader);
+            appends.push(pass(leader, follower));
+            pass(follower, leader);
+            if follower.commit() == leader.last_index() {
+                break;
+            }
+        }
+        assert_eq!(follower.commit(), leader.last_index());
+        appends.retain(|&count| count > 0);
+        appends
+    }
+
+    #[test]
+    fn a_follower_that_is_far_behind_is_sent_little_until_it_is_near() {
+        let (mut leader, mut follower) = far_apart();
+        leader.ping();
+        let appends = appends(&mut leader, &mut follower, |_| ());
+        assert!(appends.len() > 25 && appends.iter().all(|&count| count <= FAR_BEHIND_MESSAGES), "{appends:?}");
+        assert!(leader.windows.is_empty());
+    }
+
+    /// Over a long way, two at a time would be too little for it to ever catch up.
+    #[test]
+    fn more_and_more_is_on_its_way_to_a_follower_that_takes_long() {
+        let (mut leader, mut follower) = far_apart();
+        let appends = appends(&mut leader, &mut follower, Group::tick);
+        let widest = appends.iter().copied().max();
+        assert!(appends.windows(2).all(|two| two[1] <= two[0] + 1) && widest == Some(MOST), "{appends:?}");
+    }
+
+    #[test]
+    fn windows_end_with_the_term() {
+        let (mut leader, mut follower) = far_apart();
+        leader.ping();
+        let messages = |leader: &Group| leader.windows.get(&2).map(|window| window.messages);
+        for _ in 0..4 {
+            pass(&mut leader, &mut follower);
+            pass(&mut follower, &mut leader);
+        }
+        assert_eq!(messages(&leader), Some(FAR_BEHIND_MESSAGES));
+        let vote = eraftpb::Message {
+            msg_type: MessageType::MsgRequestVote,
+            from: 2,
+            to: 1,
+            term: leader.term() + 1,
+            context: Bytes::from_static(raft::CAMPAIGN_TRANSFER),
+            ..Default::default()
+        };
+        leader.step(Message(vote)).unwrap();
+        assert!(!leader.is_leader() && messages(&leader).is_some());
+        leader.tick();
+        assert_eq!(messages(&leader), None);
+        assert_eq!(leader.raw.raft.prs().get(2).unwrap().ins, raft::Inflights::new(MOST));
     }
 }

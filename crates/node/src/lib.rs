@@ -69,8 +69,8 @@ pub struct Settings {
     pub checkpoint_after_bytes: u64,
     /// How much of the log stays in memory for followers; one that is further behind gets a snapshot.
     pub log_cache_bytes: usize,
-    /// One that lacks more entries than this is sent a little at a time.
-    pub far_behind_entries: u64,
+    /// One that lacks more of the log than this is sent a little at a time.
+    pub far_behind_bytes: usize,
     /// A leader compacts what was superseded longer ago; 0: never because of age.
     pub compact_after_ticks: u64,
     /// … and what makes the past larger, by its estimate ([`kv::View::past_bytes`]); 0: never because of size.
@@ -91,7 +91,7 @@ impl Default for Settings {
             heartbeat_ticks: 2,
             checkpoint_after_bytes: 48 * 1024 * 1024,
             log_cache_bytes: 12 * 1024 * 1024,
-            far_behind_entries: consensus::Settings::default().far_behind_entries,
+            far_behind_bytes: consensus::Settings::default().far_behind_bytes,
             compact_after_ticks: 3_600 * TICKS_PER_SECOND,
             compact_above_bytes: 1024 * 1024 * 1024,
             verbosity: Verbosity::Silent,

@@ -117,7 +117,8 @@ impl Replica {
             seed: settings.seed,
             election_ticks: settings.election_ticks as usize,
             heartbeat_ticks: settings.heartbeat_ticks as usize,
-            far_behind_entries: settings.far_behind_entries,
+            // Who is near needs nothing that is not kept for everybody.
+            far_behind_bytes: settings.far_behind_bytes.min(settings.log_cache_bytes / 2),
             verbosity: settings.verbosity,
             ..consensus::Settings::default()
         };

@@ -100,7 +100,7 @@ impl Living {
             hints: *rng.pick(&[0, 500, 1_000]),
             checkpoint_after_bytes: if small { rng.between(1_000, 20_000) } else { 1 << 20 },
             log_cache_bytes: if small { rng.between(1_000, 20_000) as usize } else { 1 << 20 },
-            far_behind_entries: if small { 8 } else { 4096 },
+            far_behind_bytes: if small { 2_000 } else { 256 * 1024 },
             segment_size_bytes: *rng.pick(&[8 << 10, 32 << 10, 128 << 10]),
             tables: rng.chance(600).then(|| DiskOptions {
                 memory_bytes: *rng.pick(&[16 << 10, 64 << 10, 1 << 20]),
