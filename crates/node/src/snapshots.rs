@@ -149,9 +149,12 @@ impl Snapshots {
         effects: &mut Vec<Effect>,
     ) {
         match self.sending.get_mut(&to) {
-            Some(sending) if sending.info == info && offset < info.size_bytes => {
+            Some(sending) if sending.info == info && offset <= info.size_bytes => {
                 sending.last_heard = now;
-                effects.push(Effect::ReadChunk { to, info, offset, max_bytes: CHUNK_BYTES });
+                // All of it is there, and is being loaded.
+                if offset < info.size_bytes {
+                    effects.push(Effect::ReadChunk { to, info, offset, max_bytes: CHUNK_BYTES });
+                }
             }
             _ => effects.push(Effect::Send { to, message: Message::SnapshotFailed { info } }),
         }
@@ -326,8 +329,9 @@ impl Snapshots {
             self.sending.iter().filter(|(_, s)| s.last_heard + GIVE_UP_TICKS <= now).map(|(&to, _)| to).collect();
         late.into_iter().for_each(|to| self.stop_sending(to, group));
 
-        if let Some(r) = self.receiving.as_ref().filter(|r| !r.busy) {
-            if r.last_heard + GIVE_UP_TICKS <= now {
+        // While it is loaded, which may take long, the sender is to know that it is not given up.
+        if let Some(r) = self.receiving.as_ref().filter(|r| !r.busy || r.received == r.info.size_bytes) {
+            if !r.busy && r.last_heard + GIVE_UP_TICKS <= now {
                 self.stop_receiving(effects);
             } else if r.last_asked + ASK_AGAIN_TICKS <= now {
                 self.ask(now, effects);

@@ -696,6 +696,33 @@ fn one_snapshot_is_enough_for_a_follower_that_is_far_behind_after_it() {
     world.assert_equal_states();
 }
 
+/// A receiver that loads for longer than a sender waits is not given up: what was written meanwhile stays for it.
+#[test]
+fn one_snapshot_is_enough_for_a_follower_that_loads_it_for_long() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    world.settings.log_cache_bytes = 100_000;
+    let (leader, away) = start_again(&mut world);
+    let write = |world: &mut World, count| {
+        for n in 0..count {
+            world.ask(&leader, put(&format!("k{n}"), &"v".repeat(5_000)));
+        }
+    };
+    world.kill(away);
+    write(&mut world, 60);
+    let installed = world.snapshots_installed(away);
+    world.hold_loading();
+    world.restart(away);
+    assert!(world.run_until(200, World::is_loading));
+    for _ in 0..6 {
+        write(&mut world, 10);
+        world.run(70);
+    }
+    world.go_on_with_loading();
+    assert!(world.run_until(200, |world| world.applied(away) == world.applied(&leader)));
+    assert_eq!(world.snapshots_installed(away), installed + 1);
+    world.assert_equal_states();
+}
+
 /// What would wait for the leader's disk in any case waits to be proposed together; not for long, since the followers'
 /// disks can commit without it, and not if it is much.
 #[test]
