@@ -1,15 +1,14 @@
-//! The thread for what takes long and nobody waits for: checkpoints, written, sent and received, and the log's spare
-//! segments.
+//! The thread for what takes long and nobody waits for: checkpoints, written, sent and received.
 //!
 //! One thing after another, in the order asked for. Failures are reported to the node, which goes on without; only
 //! memory and the log are needed for that.
 //!
 //! Not handled: doing two things at once, so a checkpoint that is being written delays the chunks of another.
 
-use crate::disk::SpareReturn;
 use crate::folder::{Arriving, Folder};
 use crate::handle::Handle;
-use crate::{leisure, worker};
+use crate::leisure::{self, Pace};
+use crate::worker;
 use base::{GroupId, NodeId, Position};
 use bytes::Bytes;
 use node::Event;
@@ -18,10 +17,8 @@ use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use storage::StorageError;
 use storage::checkpoint::CheckpointInfo;
-use storage::log::SpareJob;
 
-/// The way to the background thread, which ends when the last of these is dropped.
-#[derive(Clone)]
+/// The way to the background thread, which ends when this is dropped.
 pub(crate) struct Background {
     jobs: Sender<Job>,
 }
@@ -33,7 +30,6 @@ pub(crate) enum Job {
     BeginIncoming { from: NodeId, info: CheckpointInfo },
     StoreChunk { info: CheckpointInfo, offset: u64, bytes: Bytes },
     FinishIncoming { info: CheckpointInfo },
-    MakeSpare { job: SpareJob, back: SpareReturn },
     RememberRemoval { reason: String },
 }
 
@@ -44,9 +40,11 @@ impl Background {
             leisure::step_back(NICENESS);
             let mut arriving = Arriving::default();
             for job in queue {
-                if let Some(event) = perform(&folder, &handle, &mut arriving, job) {
+                let mut pace = Pace::begin();
+                if let Some(event) = perform(&folder, &handle, &mut arriving, job, &mut pace) {
                     handle.shared().inbox.event(event);
                 }
+                pace.give_way();
             }
         })?;
         Ok((Background { jobs }, thread))
@@ -61,11 +59,11 @@ impl Background {
 /// About a tenth of a processor that others want as well: a node that joins takes longer, and nobody else does.
 const NICENESS: i32 = 10;
 
-fn perform(folder: &Folder, handle: &Handle, arriving: &mut Arriving, job: Job) -> Option<Event> {
+fn perform(folder: &Folder, handle: &Handle, arriving: &mut Arriving, job: Job, pace: &mut Pace) -> Option<Event> {
     let words = |error: StorageError| error.to_string();
     Some(match job {
         Job::WriteCheckpoint { group, position, frozen } => {
-            let result = folder.write_checkpoint(group, position, &frozen).map_err(words);
+            let result = folder.write_checkpoint(group, position, &frozen, || pace.give_way()).map_err(words);
             Event::CheckpointWritten { group, result }
         }
         Job::DropCheckpoints { group } => {
@@ -87,15 +85,9 @@ fn perform(folder: &Folder, handle: &Handle, arriving: &mut Arriving, job: Job) 
             Event::Incoming { info, result }
         }
         Job::FinishIncoming { info } => {
-            let result = arriving.finish(folder, &info).map(Box::new);
+            // No rests: where the others are few, all of them wait for this one.
+            let result = arriving.finish(folder, &info, leisure::give_way).map(Box::new);
             Event::Installed { info, result }
-        }
-        Job::MakeSpare { job, back } => {
-            match job.run() {
-                Ok(spare) => back.hand_back(spare),
-                Err(error) => tracing::debug!("no spare segment for the log: {error}"),
-            }
-            return None;
         }
         Job::RememberRemoval { reason } => {
             if let Err(error) = folder.remember_removal(&handle.identity(), reason) {

@@ -5,17 +5,21 @@
 //! nothing after that could be acknowledged truthfully: the kernel may have dropped what it was given and call it
 //! clean. When nothing has come for a moment the log is sealed, so that damage can be told from a torn tail.
 //!
+//! Segments to come are filled with zeros by a thread beside it, at its own pace.
+//!
 //! Not handled: bounding the queue; the node has a bounded number of writes under way.
 
-use crate::background::{Background, Job};
+use crate::folder::Folder;
 use crate::handle::Handle;
+use crate::leisure::{self, Pace};
 use crate::worker;
 use node::{Event, WriteId};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use storage::StorageError;
-use storage::log::{Log, LogWrite, Spare};
+use storage::log::{Log, LogWrite, Spare, SpareJob};
 
 /// The way to the log's thread, which ends when this is dropped.
 pub(crate) struct LogThread {
@@ -29,21 +33,24 @@ enum Order {
     End,
 }
 
-/// The way back for a spare segment that another thread makes.
-pub(crate) struct SpareReturn {
-    orders: Sender<Order>,
-}
-
 impl LogThread {
-    pub fn start(log: Log, handle: Handle, background: Background) -> std::io::Result<(LogThread, JoinHandle<()>)> {
+    /// Also the handles of its threads. Either keeps the folder from any other process, as long as it may write there.
+    pub fn start(log: Log, handle: Handle, folder: Arc<Folder>) -> std::io::Result<(LogThread, [JoinHandle<()>; 2])> {
         let (orders, queue) = mpsc::channel();
+        let (spare_jobs, wanted) = mpsc::channel();
         let back = orders.clone();
-        let thread = worker::start("log", move || {
-            if let Err(error) = serve(log, &queue, &back, &handle, &background) {
+        let also_folder = folder.clone();
+        let spares = worker::start("spares", move || {
+            make_spares(&wanted, &back);
+            drop(also_folder);
+        })?;
+        let log = worker::start("log", move || {
+            if let Err(error) = serve(log, &queue, &spare_jobs, &handle) {
                 worker::end_the_process("the log can't be written", &error);
             }
+            drop(folder);
         })?;
-        Ok((LogThread { orders }, thread))
+        Ok((LogThread { orders }, [spares, log]))
     }
 
     pub fn write(&self, id: WriteId, write: LogWrite) {
@@ -67,19 +74,26 @@ impl Drop for LogThread {
     }
 }
 
-impl SpareReturn {
-    pub fn hand_back(self, spare: Spare) {
-        // If the log's thread has ended, the next start of the node removes the spare.
-        let _ = self.orders.send(Order::TakeSpare(spare));
+fn make_spares(wanted: &Receiver<SpareJob>, back: &Sender<Order>) {
+    leisure::step_back(NICENESS);
+    for job in wanted {
+        let mut pace = Pace::begin();
+        match job.run(|| pace.give_way()) {
+            // If the log's thread has ended, the next start of the node removes the spare.
+            Ok(spare) => drop(back.send(Order::TakeSpare(spare))),
+            Err(error) => tracing::debug!("no spare segment for the log: {error}"),
+        }
     }
 }
+
+/// About a tenth of a processor that others want as well.
+const NICENESS: i32 = 10;
 
 fn serve(
     mut log: Log,
     queue: &Receiver<Order>,
-    back: &Sender<Order>,
+    spare_jobs: &Sender<SpareJob>,
     handle: &Handle,
-    background: &Background,
 ) -> Result<(), StorageError> {
     loop {
         let first = if log.is_sealed() {
@@ -111,8 +125,9 @@ fn serve(
             metrics.log_sync.note(began.elapsed());
             metrics.log_bytes.set(log.size_bytes());
             handle.shared().inbox.event(Event::LogWritten { id });
-            if let Some(job) = log.spare_job() {
-                background.ask(Job::MakeSpare { job, back: SpareReturn { orders: back.clone() } });
+            if let Some(job) = if end { None } else { log.spare_job() } {
+                // That thread lives as long as this one.
+                let _ = spare_jobs.send(job);
             }
         }
         if seal {
@@ -131,13 +146,11 @@ const QUIET: Duration = Duration::from_millis(500);
 mod tests {
     use super::*;
     use crate::config::Engine;
-    use crate::folder::Folder;
     use crate::handle::Identity;
     use crate::inbox::{CanWait, Input};
     use base::{Incarnation, Position};
     use bytes::Bytes;
     use std::path::Path;
-    use std::sync::Arc;
     use storage::files::{Files, MemFiles};
     use storage::log::{EntryKind, GroupWrite, LogEntry, LogOptions};
 
@@ -146,7 +159,6 @@ mod tests {
     struct Bench {
         files: MemFiles,
         handle: Handle,
-        background: Background,
     }
 
     impl Bench {
@@ -160,9 +172,7 @@ mod tests {
             };
             let handle = Handle::new(me);
             handle.shared().inbox.open();
-            let folder = Arc::new(Folder::open(Path::new("/data"), true, Engine::Memory).unwrap());
-            let (background, _) = Background::start(folder, handle.clone()).unwrap();
-            Bench { files: MemFiles::with_faults(), handle, background }
+            Bench { files: MemFiles::with_faults(), handle }
         }
 
         fn open(&self) -> (Log, Vec<LogEntry>) {
@@ -173,11 +183,11 @@ mod tests {
 
         /// Lets the thread's loop see these orders, all queued before it looks.
         fn serve(&self, log: Log, orders: Vec<Order>) -> Result<(), StorageError> {
-            let (back, queue) = mpsc::channel();
+            let (sender, queue) = mpsc::channel();
             for order in orders {
-                back.send(order).unwrap();
+                sender.send(order).unwrap();
             }
-            serve(log, &queue, &back, &self.handle, &self.background)
+            serve(log, &queue, &mpsc::channel().0, &self.handle)
         }
 
         fn reported(&self) -> Vec<WriteId> {
@@ -225,6 +235,27 @@ mod tests {
         bench.files.flip(&Path::new(FOLDER).join(newest), entry as u64, 1).unwrap();
         let opened = Log::open(Arc::new(bench.files.clone()), Path::new(FOLDER), LogOptions::default());
         assert!(matches!(opened, Err(StorageError::Damaged { .. })));
+    }
+
+    #[test]
+    fn the_next_segment_is_made_beside_it_and_its_threads_end_with_it() {
+        let bench = Bench::new();
+        let (log, _) = bench.open();
+        let folder = Arc::new(Folder::open(Path::new("/data"), true, Engine::Memory).unwrap());
+        let (thread, handles) = LogThread::start(log, bench.handle.clone(), folder.clone()).unwrap();
+        let is_there = |bench: &Bench| {
+            let names = bench.files.list(Path::new(FOLDER)).unwrap();
+            names.iter().any(|name| name.starts_with("spare"))
+        };
+        assert!(!is_there(&bench));
+        thread.order(write(1));
+        while !is_there(&bench) {
+            std::thread::yield_now();
+        }
+        assert_eq!(Arc::strong_count(&folder), 3);
+        drop(thread);
+        handles.into_iter().for_each(|handle| handle.join().unwrap());
+        assert_eq!(Arc::strong_count(&folder), 1);
     }
 
     /// After a failed sync or write nothing may be reported, whatever comes next.

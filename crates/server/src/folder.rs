@@ -12,7 +12,7 @@
 //! Not handled: more than one group.
 
 use crate::config::Engine;
-use crate::{handle, leisure};
+use crate::handle;
 use base::{FIRST_GROUP, GroupId, NodeId, Position};
 use bytes::Bytes;
 use kv::{Home, LoadError};
@@ -120,7 +120,7 @@ impl Folder {
         let mut checkpoints = checkpoint::list(&self.files, &self.checkpoints, FIRST_GROUP)?;
         let store = match (self.state.open()?, checkpoints.last()) {
             (Some(store), _) => store,
-            (None, Some(newest)) => self.load(newest)?,
+            (None, Some(newest)) => self.load(newest, || ())?,
             (None, None) => kv::Store::new(self.state.engine()?),
         };
         if store.is_durable() {
@@ -142,15 +142,17 @@ impl Folder {
         Ok(Opened { store, checkpoints, log, group })
     }
 
+    /// Says between the pieces that others may go first.
     pub fn write_checkpoint(
         &self,
         group: GroupId,
         position: Position,
         frozen: &kv::Frozen,
+        mut give_way: impl FnMut(),
     ) -> Result<CheckpointInfo, StorageError> {
         let mut writer = CheckpointWriter::create(&self.files, &self.checkpoints, group, position)?;
         frozen.write_to(&mut |bytes| {
-            leisure::give_way();
+            give_way();
             writer.write(bytes)
         })?;
         writer.finish()
@@ -194,11 +196,12 @@ impl Folder {
         checkpoint::read_chunk(&self.files, &self.checkpoints, info, offset, max_bytes)
     }
 
-    fn load(&self, info: &CheckpointInfo) -> Result<kv::Store, StorageError> {
+    /// Says between the pieces that others may go first.
+    fn load(&self, info: &CheckpointInfo, mut give_way: impl FnMut()) -> Result<kv::Store, StorageError> {
         let mut reader = CheckpointReader::open(&self.files, &self.checkpoints, info)?;
         let mut block = Bytes::new();
         let mut next_piece = || {
-            leisure::give_way();
+            give_way();
             if block.is_empty() {
                 let Some(next) = reader.next_block()? else { return Ok(None) };
                 block = next;
@@ -257,13 +260,18 @@ impl Arriving {
         Ok(incoming.received_bytes())
     }
 
-    /// Verifies it, makes it durable, and loads it.
-    pub fn finish(&mut self, folder: &Folder, info: &CheckpointInfo) -> Result<kv::Store, String> {
+    /// Verifies it, makes it durable, and loads it, and says between the pieces that others may go first.
+    pub fn finish(
+        &mut self,
+        folder: &Folder,
+        info: &CheckpointInfo,
+        give_way: impl FnMut(),
+    ) -> Result<kv::Store, String> {
         self.expected(info)?;
         let Some((_, incoming)) = self.groups.remove(&info.group) else {
             return Err(format!("no checkpoint of group {} is arriving", info.group));
         };
-        let installed = incoming.finish().and_then(|()| folder.load(info)).and_then(|store| {
+        let installed = incoming.finish().and_then(|()| folder.load(info, give_way)).and_then(|store| {
             if store.is_durable() {
                 folder.drop_checkpoints(info.group)?;
             }

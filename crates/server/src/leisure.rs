@@ -5,6 +5,7 @@
 
 use crate::worker;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
@@ -64,9 +65,52 @@ pub fn give_way() {
     std::thread::yield_now();
 }
 
+/// How a thread goes about work that nobody waits for, in pieces: others go first between them, to the processor, and to
+/// the disk, which is left to them for as long as the piece took that waited for it.
+pub struct Pace {
+    since: Instant,
+}
+
+impl Pace {
+    /// A piece begins.
+    pub fn begin() -> Pace {
+        Pace { since: Instant::now() }
+    }
+
+    /// A piece ends, and the next one begins when this returns.
+    pub fn give_way(&mut self) {
+        match rest_after(self.since.elapsed()) {
+            Duration::ZERO => give_way(),
+            rest => std::thread::sleep(rest),
+        }
+        self.since = Instant::now();
+    }
+}
+
+/// What takes long waits for the disk.
+fn rest_after(took: Duration) -> Duration {
+    if took < LONG { Duration::ZERO } else { took.min(LONGEST_REST) }
+}
+
+const LONG: Duration = Duration::from_millis(1);
+/// A disk that is so slow that a sync takes longer is slow for other reasons.
+const LONGEST_REST: Duration = Duration::from_millis(20);
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_waited_for_the_disk_leaves_it_to_others_for_as_long() {
+        let micros = Duration::from_micros;
+        assert_eq!(rest_after(micros(999)), Duration::ZERO);
+        assert_eq!(rest_after(micros(4_000)), micros(4_000));
+        assert_eq!(rest_after(Duration::from_secs(9)), LONGEST_REST);
+        let mut pace = Pace { since: Instant::now() - LONGEST_REST };
+        let before = Instant::now();
+        pace.give_way();
+        assert!(before.elapsed() >= LONGEST_REST && pace.since >= before + LONGEST_REST);
+    }
 
     #[tokio::test]
     async fn what_is_spawned_runs_on_its_thread_and_ends_with_it() {

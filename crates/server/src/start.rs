@@ -315,7 +315,7 @@ impl Rising {
         let founder = Member { name: me.name.clone(), address: me.address.clone(), incarnation: me.incarnation };
         let store = node::bootstrap(founder);
         // The identity comes last: with it, the folder is that of a member.
-        let written = self.folder.write_checkpoint(FIRST_GROUP, store.applied(), &store.frozen());
+        let written = self.folder.write_checkpoint(FIRST_GROUP, store.applied(), &store.frozen(), || ());
         written.map_err(|error| Context { what: "can't found a cluster", error })?;
         self.become_member(cluster, 1)
     }
@@ -356,7 +356,7 @@ impl Rising {
         let (background, background_thread) =
             Background::start(self.folder.clone(), self.handle.clone()).map_err(thread)?;
         let (upkeep, upkeep_thread) = Upkeep::start(self.handle.clone()).map_err(thread)?;
-        let (log, log_thread) = LogThread::start(log, self.handle.clone(), background.clone()).map_err(thread)?;
+        let (log, log_threads) = LogThread::start(log, self.handle.clone(), self.folder.clone()).map_err(thread)?;
         let driver = Driver {
             node,
             handle: self.handle.clone(),
@@ -373,7 +373,8 @@ impl Rising {
                 ended.send_replace(Some(End::Removed(reason)));
             }
         });
-        self.threads.add([background_thread, upkeep_thread, log_thread, node_thread.map_err(thread)?]);
+        self.threads.add([background_thread, upkeep_thread, node_thread.map_err(thread)?]);
+        self.threads.add(log_threads);
         Ok(())
     }
 }

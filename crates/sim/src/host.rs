@@ -163,7 +163,7 @@ impl Process {
                 Event::Installed { info, result }
             }
             Job::PrepareSpare(job) => {
-                if let (Ok(spare), Some(running)) = (job.run(), &mut self.node) {
+                if let (Ok(spare), Some(running)) = (job.run(|| ()), &mut self.node) {
                     running.log.add_spare(spare);
                 }
                 return None;

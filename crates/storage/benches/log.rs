@@ -63,7 +63,7 @@ impl Life {
         }
         // On a node this is done beside it.
         if let Some(job) = self.log.spare_job() {
-            self.log.add_spare(job.run().expect("the disk works"));
+            self.log.add_spare(job.run(|| ()).expect("the disk works"));
         }
     }
 }

@@ -218,7 +218,7 @@ impl Life {
                     self.all_is_synced();
                 }),
                 _ => {
-                    if let Some(Ok(spare)) = log.spare_job().map(|job| job.run()) {
+                    if let Some(Ok(spare)) = log.spare_job().map(|job| job.run(|| ())) {
                         log.add_spare(spare);
                     }
                     Ok(())

@@ -110,7 +110,7 @@ fn a_spare_made_elsewhere_becomes_the_next_segment() {
     let (mut log, _) = open(&disk, tiny()).unwrap();
     let job = log.spare_job().unwrap();
     assert!(log.spare_job().is_none(), "one at a time");
-    let spare = to_another_thread(to_another_thread(job).run().unwrap());
+    let spare = to_another_thread(to_another_thread(job).run(|| ()).unwrap());
     log.add_spare(spare);
     assert!(log.spare_job().is_none(), "one is there");
     assert_eq!(log.size_bytes(), disk.total_bytes());
@@ -123,7 +123,7 @@ fn a_spare_made_elsewhere_becomes_the_next_segment() {
         log.sync().unwrap();
     }
     let job = log.spare_job().unwrap();
-    assert!(job.run().is_err());
+    assert!(job.run(|| ()).is_err());
     disk.set_capacity(None);
     while !disk.exists(&segment(3)).unwrap() {
         index += 1;

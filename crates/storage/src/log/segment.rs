@@ -133,10 +133,11 @@ pub struct SpareJob {
 }
 
 impl SpareJob {
-    /// A failure is no harm to the log: it makes the segment itself when it comes to need it.
-    pub fn run(self) -> Result<Spare, StorageError> {
+    /// Says after each sync that others may go first. A failure is no harm to the log: it makes the segment itself when it
+    /// comes to need it.
+    pub fn run(self, give_way: impl FnMut()) -> Result<Spare, StorageError> {
         let file = self.files.open(&self.path, OpenMode::Create).map_err(|e| super::io("make", &self.path, e))?;
-        let filled = fill(&*file, &self.path, 0, self.size_bytes);
+        let filled = fill(&*file, &self.path, 0, self.size_bytes, give_way);
         if let Err(error) = filled.and_then(|()| file.sync().map_err(|e| super::io("sync", &self.path, e))) {
             drop(file);
             // What was written of it must not keep the disk full. If this fails too, the next open removes it.
@@ -152,7 +153,7 @@ const SYNC_EVERY_BYTES: u64 = 1 << 20;
 
 /// Writes zeros: a length alone, or `fallocate`, would leave extents that each first write must convert. The last of it
 /// is not synced.
-pub fn fill(file: &dyn File, path: &Path, from: u64, to: u64) -> Result<(), StorageError> {
+pub fn fill(file: &dyn File, path: &Path, from: u64, to: u64, mut give_way: impl FnMut()) -> Result<(), StorageError> {
     let (mut at, mut synced) = (from, from);
     while at < to {
         let length = (to - at).min(ZEROS.len() as u64);
@@ -161,6 +162,7 @@ pub fn fill(file: &dyn File, path: &Path, from: u64, to: u64) -> Result<(), Stor
         if at - synced >= SYNC_EVERY_BYTES && at < to {
             file.sync().map_err(|e| super::io("sync", path, e))?;
             synced = at;
+            give_way();
         }
     }
     Ok(())

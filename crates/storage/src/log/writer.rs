@@ -651,7 +651,7 @@ fn make_segment(
             let size_bytes = new.size_bytes.max(needed_bytes);
             let file = files.open(&path, OpenMode::Create).map_err(|e| super::io("make", &path, e))?;
             file.write_at(0, &content).map_err(|e| super::io("write", &path, e))?;
-            segment::fill(&*file, &path, content.len() as u64, size_bytes)?;
+            segment::fill(&*file, &path, content.len() as u64, size_bytes, || ())?;
             (file, path, size_bytes)
         }
     };
