@@ -99,8 +99,9 @@ enum Phase {
     Upkeep,
     /// The new node started, and does not have everything yet.
     Joining,
-    /// With a node more, and its flushes and merges.
+    /// As quiet, with a node more on the same processors.
     Joined,
+    JoinedUpkeep,
     /// The machine's host had something better to do, whatever went on here.
     Stolen,
 }
@@ -231,6 +232,12 @@ fn what_happened(before: Option<&Figures>, now: &Figures) -> Vec<What> {
     all.into_iter().filter(|(happened, _)| *happened).map(|(_, what)| what).collect()
 }
 
+impl What {
+    fn is_upkeep(self) -> bool {
+        !matches!(self, What::Starts | What::HasJoined)
+    }
+}
+
 impl Story {
     fn new(windows: &Windows, events: Vec<Event>, stolen: &Stolen, rate: f64) -> Story {
         let time_of = |what| events.iter().find(|event| event.what == what).map(|event| event.at);
@@ -239,11 +246,13 @@ impl Story {
             let (from, to) = (WINDOW * at as u32, WINDOW * (at as u32 + 1));
             // What is told at the end of a window was so within it, or within the one before.
             let is_near = |event: &Event| event.at + WINDOW >= from && event.at < to + WINDOW;
+            let has_upkeep = events.iter().any(|event| event.what.is_upkeep() && is_near(event));
             match (starts, has_joined) {
                 _ if stolen.share(from.saturating_sub(AFTERMATH), to) > MOST_STOLEN => Phase::Stolen,
+                (_, Some(joined)) if joined < from && has_upkeep => Phase::JoinedUpkeep,
                 (_, Some(joined)) if joined < from => Phase::Joined,
                 (Some(starts), _) if starts < to => Phase::Joining,
-                _ if events.iter().any(is_near) => Phase::Upkeep,
+                _ if has_upkeep => Phase::Upkeep,
                 _ => Phase::Quiet,
             }
         };
@@ -294,6 +303,7 @@ impl Story {
             of("flushes, merges", Some(Phase::Upkeep)),
             of("a node joins", Some(Phase::Joining)),
             of("a node more", Some(Phase::Joined)),
+            of("a node more, flushes, merges", Some(Phase::JoinedUpkeep)),
             of("of the host", Some(Phase::Stolen)),
             of("all", None),
             String::new(),
@@ -328,14 +338,19 @@ mod tests {
 
     /// Windows of a quarter of a second, of which each write took as many milliseconds as the window's number.
     fn story() -> (Story, Windows) {
-        let mut windows = Windows::new(Duration::from_secs(3), WINDOW);
-        for at in 0..12 {
+        let mut windows = Windows::new(Duration::from_millis(3_500), WINDOW);
+        for at in 0..14 {
             for _ in 0..100 {
                 windows.record(WINDOW * at, Ok(Duration::from_millis(u64::from(at) + 1)));
             }
         }
         let event = |ms, node, what| Event { at: Duration::from_millis(ms), node, what };
-        let events = vec![event(1100, 0, What::Flushed), event(2100, 3, What::Starts), event(2600, 3, What::HasJoined)];
+        let events = vec![
+            event(1100, 0, What::Flushed),
+            event(2100, 3, What::Starts),
+            event(2600, 3, What::HasJoined),
+            event(3300, 2, What::Merging),
+        ];
         // A tenth of the time of two processors in the sixth window.
         let stolen = Stolen::of(&[(1250, 0, 250), (1500, 5, 300), (1750, 5, 350)]);
         (Story::new(&windows, events, &stolen, 400.0), windows)
@@ -353,6 +368,7 @@ mod tests {
         assert_eq!(of(Phase::Stolen), [5, 6, 7]);
         assert_eq!(of(Phase::Joining), [8, 9, 10]);
         assert_eq!(of(Phase::Joined), [11]);
+        assert_eq!(of(Phase::JoinedUpkeep), [12, 13]);
     }
 
     #[test]
@@ -360,7 +376,7 @@ mod tests {
         let (story, windows) = story();
         let text = story.to_text(&windows);
         assert!(text.contains("| quiet | 3 | 300 | 0 | 2.00 | 2.00 | 3.00 | 3.00 | 3.00 |"), "{text}");
-        assert!(text.contains("| all | 12 | 1200 | 0 |"), "{text}");
+        assert!(text.contains("| all | 14 | 1400 | 0 |"), "{text}");
         assert!(text.contains("Flushes: 1. Merges: 0."), "{text}");
         assert!(text.contains("At 2.1 s node 4 starts with an empty folder."), "{text}");
     }
