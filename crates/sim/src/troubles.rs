@@ -186,6 +186,7 @@ impl Troubles {
         self.tell(world, answer);
         if matches!(answer, Answer::Outcome(Outcome::Done, _)) {
             self.joining.remove(&host);
+            self.members_changed_at = world.now();
         } else {
             // Let in and given up again before it knew anybody who could tell it so: it does as the answer says.
             let refused = matches!(answer, Answer::Outcome(Outcome::Failed(Failure::Invalid(_)), _));
