@@ -112,10 +112,6 @@ pub enum Committed {
 }
 
 impl Committed {
-    fn changes_voters(&self) -> bool {
-        matches!(self, Committed::Change { .. } | Committed::Leave { .. })
-    }
-
     pub fn position(&self) -> Position {
         match self {
             Committed::Command { position, .. }
@@ -439,10 +435,8 @@ impl Group {
         }
         turn.committed = ready.take_committed_entries().into_iter().map(committed).collect();
         let entries = ready.take_entries();
-        // A commit index alone is not worth a write: it is learned again after a restart. But from other voters, so who they
-        // are must not be forgotten: those before a change may be gone.
-        let changes_voters = turn.committed.iter().any(Committed::changes_voters);
-        if ready.must_sync() || changes_voters {
+        // A commit index alone is not worth a write: it is learned again after a restart.
+        if ready.must_sync() {
             let raft = &self.raw.raft;
             turn.write = Some(GroupWrite {
                 group: self.settings.group,
@@ -751,12 +745,7 @@ mod tests {
 
     /// Whatever one replica has to do, on a disk that takes no time, and what it has to say then.
     fn said(group: &mut Group) -> Vec<Message> {
-        said_of(group, |_, _| ())
-    }
-
-    fn said_of(group: &mut Group, mut look: impl FnMut(&mut Group, &Turn)) -> Vec<Message> {
         while let Some(turn) = group.advance() {
-            look(group, &turn);
             group.persisted(turn.number);
             if let Some(last) = turn.committed.last() {
                 group.applied(last.position().index);
@@ -772,7 +761,8 @@ mod tests {
         appends
     }
 
-    fn leader_and_follower() -> (Group, Group) {
+    /// A leader, and a follower that hears it again after sixty appends were written without it.
+    fn far_apart() -> (Group, Group) {
         let (mut leader, mut follower) = (replica(1), replica(2));
         leader.campaign();
         for _ in 0..10 {
@@ -780,12 +770,6 @@ mod tests {
             pass(&mut follower, &mut leader);
         }
         assert!(leader.is_leader());
-        (leader, follower)
-    }
-
-    /// A leader, and a follower that hears it again after sixty appends were written without it.
-    fn far_apart() -> (Group, Group) {
-        let (mut leader, follower) = leader_and_follower();
         for _ in 0..60 {
             assert!(leader.propose(vec![Bytes::from_static(&[b'v'; 900])]));
         }
@@ -830,28 +814,6 @@ mod tests {
         let appends = appends(&mut leader, &mut follower, Group::tick);
         let widest = appends.iter().copied().max();
         assert!(appends.windows(2).all(|two| two[1] <= two[0] + 1) && widest == Some(MOST), "{appends:?}");
-    }
-
-    /// A node that forgot a change when it was started again would ask the voters before it, who may be gone for good.
-    #[test]
-    fn that_a_change_of_voters_is_committed_is_written_down() {
-        let (mut leader, mut follower) = leader_and_follower();
-        let change = Change { add_voters: vec![3], ..Change::default() };
-        let index = leader.propose_change(&change, Bytes::from_static(b"three")).unwrap();
-        let mut written = Vec::new();
-        for _ in 0..5 {
-            for at in 0..2 {
-                let (from, to) = if at == 0 { (&mut leader, &mut follower) } else { (&mut follower, &mut leader) };
-                let said = said_of(from, |group, turn| {
-                    if turn.committed.iter().any(|committed| committed.position().index == index) {
-                        group.apply_change(&change).unwrap();
-                        written.push(turn.write.as_ref().and_then(|write| write.hard_state).map(|hard| hard.commit));
-                    }
-                });
-                said.into_iter().filter(|message| message.to() != 3).for_each(|message| to.step(message).unwrap());
-            }
-        }
-        assert_eq!(written, [Some(index), Some(index)]);
     }
 
     #[test]

@@ -151,8 +151,10 @@ impl Snapshots {
         match self.sending.get_mut(&to) {
             Some(sending) if sending.info == info && offset <= info.size_bytes => {
                 sending.last_heard = now;
-                // All of it is there, and is being loaded.
-                if offset < info.size_bytes {
+                if offset == info.size_bytes {
+                    // All of it is there, and is being loaded.
+                    sending.has_arrived = true;
+                } else {
                     effects.push(Effect::ReadChunk { to, info, offset, max_bytes: CHUNK_BYTES });
                 }
             }
@@ -322,7 +324,7 @@ impl Snapshots {
             if progress.matched > sending.matched {
                 (sending.matched, sending.last_heard) = (progress.matched, now);
             }
-            sending.has_arrived = !progress.in_snapshot;
+            sending.has_arrived |= !progress.in_snapshot;
             progress.in_snapshot || group.is_leader() && progress.is_far_behind
         });
         let late: Vec<NodeId> =

@@ -13,6 +13,7 @@ use base::{GroupId, NodeId, Position};
 use bytes::Bytes;
 use node::Event;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use storage::StorageError;
@@ -21,6 +22,7 @@ use storage::checkpoint::CheckpointInfo;
 /// The way to the background thread, which ends when this is dropped.
 pub(crate) struct Background {
     jobs: Sender<Job>,
+    waiting: Arc<AtomicUsize>,
 }
 
 pub(crate) enum Job {
@@ -36,22 +38,31 @@ pub(crate) enum Job {
 impl Background {
     pub fn start(folder: Arc<Folder>, handle: Handle) -> std::io::Result<(Background, JoinHandle<()>)> {
         let (jobs, queue) = mpsc::channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let behind = waiting.clone();
         let thread = worker::start("background", move || {
             leisure::step_back(NICENESS);
             let mut arriving = Arriving::default();
             for job in queue {
+                behind.fetch_sub(1, Ordering::Relaxed);
                 let mut pace = Pace::begin();
-                if let Some(event) = perform(&folder, &handle, &mut arriving, job, &mut pace) {
+                // It rests only while no other job waits for it.
+                let mut give_way = || match behind.load(Ordering::Relaxed) {
+                    0 => pace.give_way(),
+                    _ => leisure::give_way(),
+                };
+                if let Some(event) = perform(&folder, &handle, &mut arriving, job, &mut give_way) {
                     handle.shared().inbox.event(event);
                 }
-                pace.give_way();
+                give_way();
             }
         })?;
-        Ok((Background { jobs }, thread))
+        Ok((Background { jobs, waiting }, thread))
     }
 
     pub fn ask(&self, job: Job) {
         // The thread lives as long as there is a way to it.
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         let _ = self.jobs.send(job);
     }
 }
@@ -59,11 +70,17 @@ impl Background {
 /// About a tenth of a processor that others want as well: a node that joins takes longer, and nobody else does.
 const NICENESS: i32 = 10;
 
-fn perform(folder: &Folder, handle: &Handle, arriving: &mut Arriving, job: Job, pace: &mut Pace) -> Option<Event> {
+fn perform(
+    folder: &Folder,
+    handle: &Handle,
+    arriving: &mut Arriving,
+    job: Job,
+    give_way: &mut dyn FnMut(),
+) -> Option<Event> {
     let words = |error: StorageError| error.to_string();
     Some(match job {
         Job::WriteCheckpoint { group, position, frozen } => {
-            let result = folder.write_checkpoint(group, position, &frozen, || pace.give_way()).map_err(words);
+            let result = folder.write_checkpoint(group, position, &frozen, give_way).map_err(words);
             Event::CheckpointWritten { group, result }
         }
         Job::DropCheckpoints { group } => {
