@@ -410,7 +410,9 @@ fn stale_reads_are_found_out() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(said.contains("NOT LINEARIZABLE") && said.contains("quorate-verify/"), "{said}");
-    let lines = said.split("NOT LINEARIZABLE").nth(1).unwrap().trim().lines().count();
+    // Of a read that found nothing any delete before it may be the reason, so these stay.
+    let lines = said.split("NOT LINEARIZABLE").nth(1).unwrap().trim().lines();
+    let lines = lines.filter(|line| !line.contains(": delete ")).count();
     assert!(lines < 20, "the explanation is short: {said}");
 }
 
