@@ -669,24 +669,31 @@ fn a_follower_that_is_far_behind_is_sent_a_little_at_a_time() {
     world.assert_equal_states();
 }
 
+fn write_5_kb_each(world: &mut World, leader: &str, count: usize) {
+    for n in 0..count {
+        world.ask(leader, put(&format!("k{n}"), &"v".repeat(5_000)));
+    }
+}
+
+/// A leader, a follower that loads a snapshot until [`World::go_on_with_loading`], and how many it had installed before.
+fn one_that_loads(world: &mut World) -> (String, &'static str, usize) {
+    let (leader, away) = start_again(world);
+    world.kill(away);
+    write_5_kb_each(world, &leader, 60);
+    let installed = world.snapshots_installed(away);
+    world.hold_loading();
+    world.restart(away);
+    assert!(world.run_until(200, World::is_loading));
+    (leader, away, installed)
+}
+
 /// What was written while a snapshot was on its way is more than a leader keeps otherwise, and goes a little at a time.
 #[test]
 fn one_snapshot_is_enough_for_a_follower_that_is_far_behind_after_it() {
     let mut world = cluster_of(&["a", "b", "c"]);
     (world.settings.far_behind_bytes, world.settings.log_cache_bytes) = (50_000, 100_000);
-    let (leader, away) = start_again(&mut world);
-    let write = |world: &mut World, count| {
-        for n in 0..count {
-            world.ask(&leader, put(&format!("k{n}"), &"v".repeat(5_000)));
-        }
-    };
-    world.kill(away);
-    write(&mut world, 60);
-    let installed = world.snapshots_installed(away);
-    world.hold_loading();
-    world.restart(away);
-    assert!(world.run_until(200, World::is_loading));
-    write(&mut world, 60);
+    let (leader, away, installed) = one_that_loads(&mut world);
+    write_5_kb_each(&mut world, &leader, 60);
     world.lose_to(away, "append");
     world.go_on_with_loading();
     world.run(2);
@@ -701,20 +708,9 @@ fn one_snapshot_is_enough_for_a_follower_that_is_far_behind_after_it() {
 fn one_snapshot_is_enough_for_a_follower_that_loads_it_for_long() {
     let mut world = cluster_of(&["a", "b", "c"]);
     world.settings.log_cache_bytes = 100_000;
-    let (leader, away) = start_again(&mut world);
-    let write = |world: &mut World, count| {
-        for n in 0..count {
-            world.ask(&leader, put(&format!("k{n}"), &"v".repeat(5_000)));
-        }
-    };
-    world.kill(away);
-    write(&mut world, 60);
-    let installed = world.snapshots_installed(away);
-    world.hold_loading();
-    world.restart(away);
-    assert!(world.run_until(200, World::is_loading));
+    let (leader, away, installed) = one_that_loads(&mut world);
     for _ in 0..6 {
-        write(&mut world, 10);
+        write_5_kb_each(&mut world, &leader, 10);
         world.run(70);
     }
     world.go_on_with_loading();
