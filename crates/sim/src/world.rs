@@ -1072,7 +1072,7 @@ impl World {
                 }
                 self.take_in(host, Event::UpkeepDone { group, finished });
             }
-            Err(error) => return self.died_of_its_disk(host, &error.to_string()),
+            Err(error) => return self.failed(host, &error.to_string()),
         }
         let more = self.hosts.get(&host).and_then(|h| h.process.as_ref()).is_some_and(|p| !p.upkeep.is_empty());
         if more {

@@ -14,6 +14,7 @@ use crate::StorageError;
 use crate::engine::{Key, Sequence};
 use bytes::Bytes;
 use std::cmp::Ordering;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
 /// How many entries a step looks at, some tenth of a millisecond, and how much it writes.
@@ -103,10 +104,12 @@ impl Job {
         Job { shared: shared.clone(), work: Box::new(Work::Discard) }
     }
 
-    /// Does a little, and gives what it came to when all is done and durable.
+    /// Does a little, and gives what it came to when all is done and durable. Where the engine was discarded meanwhile
+    /// nothing is left to do: what the job was reading and writing is gone.
     pub fn step(&mut self) -> Result<Option<Finished>, StorageError> {
         let shared = &self.shared;
         let outcome = match &mut *self.work {
+            _ if shared.is_discarded.load(Relaxed) => Some(Outcome::Discarded),
             Work::Flush(flush) => flush.step(shared)?,
             Work::Merge(merge) => merge.step(shared)?,
             Work::Remove(superfluous) => {
@@ -117,6 +120,7 @@ impl Job {
                 Some(Outcome::Removed)
             }
             Work::Discard => {
+                shared.is_discarded.store(true, Relaxed);
                 // A state that arrived and was not wanted may go further than the one that is, and be taken for it after a
                 // crash. So its manifest goes before any of the tables that it names.
                 let manifest = Name::Manifest { generation: shared.generation };

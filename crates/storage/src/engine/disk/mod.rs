@@ -42,7 +42,7 @@ use read::{Backward, Forward};
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use table::{BlockCache, Run, Table, TableId, TableWriter};
 
@@ -150,6 +150,8 @@ struct Shared {
     /// Nobody asks for what was superseded at or before it.
     threshold: AtomicU64,
     durable: Mutex<Durable>,
+    /// Its files are being removed, or are gone. All jobs of an engine are stepped by one thread.
+    is_discarded: AtomicBool,
 }
 
 /// A state on its way in, which is sorted already.
@@ -635,6 +637,7 @@ impl Shared {
             next_table: AtomicU32::new(1),
             threshold: AtomicU64::new(0),
             durable: Mutex::new(Durable::default()),
+            is_discarded: AtomicBool::new(false),
         }
     }
 

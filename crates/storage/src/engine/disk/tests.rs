@@ -478,6 +478,44 @@ fn engines_in_one_folder_keep_out_of_each_others_way() {
     assert_eq!(open(&files).unwrap().1, Bytes::from_static(b"second"));
 }
 
+/// A snapshot took the place of an engine that was being merged. The merge looked for the table that it had begun, did not
+/// find it, and the node stopped; or it wrote all of the old state to the disk once more.
+#[test]
+fn a_job_of_an_engine_that_is_discarded_leaves_nothing_behind() {
+    // After a few steps nothing is written yet, later a table is begun, and then some are done.
+    for steps in 0.. {
+        let files: Arc<dyn Files> = Arc::new(MemFiles::new());
+        let mut engine = create(&files);
+        let mut merge = loop {
+            (0..200).for_each(|n| put(&mut engine, n));
+            engine.seal(Bytes::new());
+            let flush = engine.next_job().unwrap();
+            assert_eq!(flush.kind(), JobKind::Flush);
+            engine.finish(run(flush));
+            let next = std::iter::from_fn(|| engine.next_job());
+            if let Some(merge) = next.into_iter().find(|job| job.kind() == JobKind::Merge) {
+                break merge;
+            }
+        };
+        if (0..steps).any(|_| merge.step().unwrap().is_some()) {
+            assert!(steps > 5, "it is done too early to see anything");
+            break;
+        }
+        let mut flush = {
+            put(&mut engine, 1);
+            engine.seal(Bytes::new());
+            engine.next_job().unwrap()
+        };
+        engine.discard().step().unwrap();
+        for job in [&mut merge, &mut flush] {
+            let finished = job.step().unwrap().expect("there is nothing left to do");
+            assert_eq!(finished.written_bytes(), 0);
+        }
+        drop((merge, flush, engine));
+        assert_eq!(files.list(Path::new(FOLDER)).unwrap(), Vec::<String>::new(), "after {steps} steps");
+    }
+}
+
 /// Runs do not pile up, and what nobody needs any more leaves the disk.
 #[test]
 fn overwriting_the_same_keys_keeps_the_folder_small() {
