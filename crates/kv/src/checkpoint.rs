@@ -162,8 +162,22 @@ impl Frozen {
 
 impl Store {
     /// Makes a store from the blocks of a stream, cut anywhere. `next` gives `None` after the last.
-    /// It goes to an empty engine, and is durable when this returns, if the engine makes it so.
+    /// It goes to an empty engine, and is durable when this returns, if the engine makes it so. Of what can't be loaded
+    /// nothing stays on the disk.
     pub fn load<E>(
+        engine: AnyEngine,
+        next: &mut dyn FnMut() -> Result<Option<Bytes>, E>,
+    ) -> Result<Store, LoadError<E>> {
+        let discard = engine.discard();
+        let loaded = Store::load_into(engine, next);
+        if let (Err(_), Some(mut discard)) = (&loaded, discard) {
+            // Why the load failed says more than that what it left stays until the next start.
+            let _ = discard.step();
+        }
+        loaded
+    }
+
+    fn load_into<E>(
         engine: AnyEngine,
         next: &mut dyn FnMut() -> Result<Option<Bytes>, E>,
     ) -> Result<Store, LoadError<E>> {

@@ -3,12 +3,18 @@
 use base::Position;
 use base::codec::{Malformed, Reader, Writer};
 use bytes::Bytes;
-use kv::{Action, Answer, Command, Compare, Expired, IdempotencyKey, KeyEnd, KeyRange, KeyValue, LoadError, Operation};
+use kv::{
+    Action, Answer, Command, Compare, Expired, Home, IdempotencyKey, KeyEnd, KeyRange, KeyValue, LoadError, Operation,
+};
 use kv::{Picture, Query, Refusal, Relation, RequestId, SessionId, Step, Store, Target, Transaction};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use std::path::Path;
+use std::sync::Arc;
 use storage::StorageError;
 use storage::engine::AnyEngine;
+use storage::engine::disk::DiskOptions;
+use storage::files::{Files, MemFiles};
 use xxhash_rust::xxh3::xxh3_64;
 
 proptest! {
@@ -267,6 +273,32 @@ fn the_source_s_own_error_is_handed_on() {
     ));
     let failed = sample().frozen().write_to(&mut |_| Err(StorageError::damaged_row(b"", "full")));
     assert!(failed.unwrap_err().to_string().contains("full"));
+}
+
+/// A disk that was full while a snapshot was loaded was fuller after each try.
+#[test]
+fn of_what_can_t_be_loaded_nothing_stays_on_the_disk() {
+    let files: Arc<dyn Files> = Arc::new(MemFiles::new());
+    let folder = Path::new("/state");
+    // So small that some of it is in tables early.
+    let options = DiskOptions { table_bytes: 64, block_bytes: 32, ..DiskOptions::within(1 << 20) };
+    let home = Home::Disk { files: files.clone(), folder: folder.into(), options };
+    let stream = stream(&sample());
+    let blocks: Vec<Bytes> = stream.chunks(100).map(Bytes::copy_from_slice).collect();
+    let mut most = 0;
+    for whole in 0..blocks.len() {
+        let mut blocks = blocks[..whole].iter();
+        let failed = Store::load(home.engine().unwrap(), &mut || {
+            most = most.max(files.list(folder).unwrap().len());
+            blocks.next().cloned().map(Some).ok_or("no disk")
+        });
+        assert!(matches!(failed, Err(LoadError::Source("no disk"))));
+        assert_eq!(files.list(folder).unwrap(), Vec::<String>::new());
+    }
+    assert!(most > 1, "only marks of engines were ever there");
+    let mut blocks = blocks.into_iter();
+    Store::load(home.engine().unwrap(), &mut || Ok::<_, ()>(blocks.next())).unwrap();
+    assert!(home.open().unwrap().is_some());
 }
 
 /// A large state is written and read piece by piece.

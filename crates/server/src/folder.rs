@@ -116,9 +116,14 @@ impl Folder {
     }
 
     pub fn open_state(&self) -> Result<Opened, StorageError> {
-        checkpoint::remove_leftovers(&self.files, &self.checkpoints)?;
+        // A former process may have died between making a folder in it and syncing this.
+        let synced = self.files.sync_folder(&self.path);
+        synced.map_err(|source| StorageError::Io { what: format!("cannot sync {}", self.path.display()), source })?;
+        let tables = self.state.open()?;
+        let durable = tables.as_ref().map(kv::Store::applied).unwrap_or_default();
+        checkpoint::remove_leftovers(&self.files, &self.checkpoints, durable)?;
         let mut checkpoints = checkpoint::list(&self.files, &self.checkpoints, FIRST_GROUP)?;
-        let store = match (self.state.open()?, checkpoints.last()) {
+        let store = match (tables, checkpoints.last()) {
             (Some(store), _) => store,
             (None, Some(newest)) => self.load(newest, || ())?,
             (None, None) => kv::Store::new(self.state.engine()?),
@@ -271,13 +276,14 @@ impl Arriving {
         let Some((_, incoming)) = self.groups.remove(&info.group) else {
             return Err(format!("no checkpoint of group {} is arriving", info.group));
         };
-        let installed = incoming.finish().and_then(|()| folder.load(info, give_way)).and_then(|store| {
-            if store.is_durable() {
-                folder.drop_checkpoints(info.group)?;
-            }
-            Ok(store)
-        });
-        installed.map_err(|error| error.to_string())
+        let installed = incoming.finish().and_then(|()| folder.load(info, give_way));
+        let store = installed.map_err(|error| error.to_string())?;
+        if store.is_durable()
+            && let Err(error) = folder.drop_checkpoints(info.group)
+        {
+            tracing::warn!("a checkpoint that nobody needs any more stays until the next start: {error}");
+        }
+        Ok(store)
     }
 
     fn expected(&mut self, info: &CheckpointInfo) -> Result<&mut (CheckpointInfo, IncomingCheckpoint), String> {

@@ -118,9 +118,11 @@ impl Folder {
     }
 
     pub fn open_state(&self) -> Result<Opened, StorageError> {
-        checkpoint::remove_leftovers(&self.files, &self.checkpoints)?;
+        let tables = self.state.open()?;
+        let durable = tables.as_ref().map(kv::Store::applied).unwrap_or_default();
+        checkpoint::remove_leftovers(&self.files, &self.checkpoints, durable)?;
         let mut checkpoints = checkpoint::list(&self.files, &self.checkpoints, FIRST_GROUP)?;
-        let store = match (self.state.open()?, checkpoints.last()) {
+        let store = match (tables, checkpoints.last()) {
             (Some(store), _) => store,
             (None, Some(newest)) => self.load(newest)?,
             (None, None) => kv::Store::new(self.state.engine()?),

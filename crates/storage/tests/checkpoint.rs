@@ -220,7 +220,7 @@ fn a_crash_at_any_step_of_writing_leaves_the_old_and_never_half_a_new_one() {
             let outcome = write(&files, at(3), &state);
             failed += u64::from(outcome.is_err());
             disk.crash(&mut Rng::new(seed));
-            checkpoint::remove_leftovers(&files, folder()).unwrap();
+            checkpoint::remove_leftovers(&files, folder(), Position::default()).unwrap();
             let found = list(&files);
             for info in &found {
                 let expected = if info.position == at(3) { state.clone() } else { payload(info.position.index, 999) };
@@ -248,7 +248,7 @@ fn a_crash_in_the_middle_of_writing_leaves_nothing_that_is_listed() {
         disk.crash_keeping(&mut |_, _| true);
         assert!(writer.finish().is_err());
         assert_eq!(list(&files), std::slice::from_ref(&old));
-        checkpoint::remove_leftovers(&files, folder()).unwrap();
+        checkpoint::remove_leftovers(&files, folder(), Position::default()).unwrap();
         assert_eq!(files.list(folder()).unwrap().len(), 1);
         assert_eq!(read(&files, &old).unwrap(), b"old");
     }
@@ -341,7 +341,7 @@ fn a_transfer_cut_anywhere_goes_on_and_gives_the_same_file() {
                 4 => disk.crash_keeping(&mut |_, _| true),
                 _ => disk.crash(&mut Rng::new(seed)),
             }
-            checkpoint::remove_leftovers(&receiver, folder()).unwrap();
+            checkpoint::remove_leftovers(&receiver, folder(), Position::default()).unwrap();
             let mut incoming = IncomingCheckpoint::resume(&receiver, folder(), &info, SENDER).unwrap();
             if seed <= 4 {
                 let lost = before.saturating_sub(incoming.received_bytes());
@@ -542,7 +542,7 @@ fn leftovers_go_but_for_one_transfer_a_group_that_is_still_wanted() {
         format!("{GROUP:016x}-{index:016x}-{:016x}-{:016x}-{:016x}-{source:016x}.incoming", 3, 500, 7)
     };
     disk.write_all(&folder().join(name(20, 1)), b"partial").unwrap();
-    checkpoint::remove_leftovers(&files, folder()).unwrap();
+    checkpoint::remove_leftovers(&files, folder(), Position::default()).unwrap();
     assert!(!files.exists(&folder().join(name(20, 1))).unwrap(), "there is a whole one as new");
     for text in [name(10, 1), name(20, 1), name(30, 1), name(30, 2)] {
         disk.write_all(&folder().join(text), b"partial").unwrap();
@@ -550,9 +550,14 @@ fn leftovers_go_but_for_one_transfer_a_group_that_is_still_wanted() {
     let tmp = path(&whole).to_str().unwrap().replace(".checkpoint", ".checkpoint.tmp");
     disk.write_all(Path::new(&tmp), b"unfinished").unwrap();
     disk.write_all(&folder().join("notes.txt"), b"not ours").unwrap();
-    checkpoint::remove_leftovers(&files, folder()).unwrap();
+    checkpoint::remove_leftovers(&files, folder(), Position::default()).unwrap();
     let whole = path(&whole).file_name().unwrap().to_str().unwrap().to_string();
-    assert_eq!(files.list(folder()).unwrap(), [whole, name(30, 2), "notes.txt".to_string()]);
+    assert_eq!(files.list(folder()).unwrap(), [whole.clone(), name(30, 2), "notes.txt".to_string()]);
+    // Beside tables there may be no checkpoint that says so.
+    checkpoint::remove_leftovers(&files, folder(), Position { index: 29, term: 9 }).unwrap();
+    assert!(files.exists(&folder().join(name(30, 2))).unwrap());
+    checkpoint::remove_leftovers(&files, folder(), Position { index: 30, term: 3 }).unwrap();
+    assert_eq!(files.list(folder()).unwrap(), [whole, "notes.txt".to_string()]);
 }
 
 /// The process died between the rename and the sync of the folder; the next one starts, purges its log by what it finds
@@ -563,7 +568,7 @@ fn what_is_listed_after_the_start_is_not_taken_back_by_a_crash() {
     write(&files, at(1), b"old").unwrap();
     disk.fail_sync_after(2);
     write(&files, at(2), b"new").unwrap_err();
-    checkpoint::remove_leftovers(&files, folder()).unwrap();
+    checkpoint::remove_leftovers(&files, folder(), Position::default()).unwrap();
     let found = list(&files);
     assert_eq!(found.last().unwrap().position, at(2));
     disk.crash_keeping(&mut |_, _| false);
@@ -575,7 +580,7 @@ fn what_is_listed_after_the_start_is_not_taken_back_by_a_crash() {
 fn without_a_folder_there_are_no_checkpoints() {
     let (_, files) = disk();
     assert_eq!(list(&files), []);
-    checkpoint::remove_leftovers(&files, folder()).unwrap();
+    checkpoint::remove_leftovers(&files, folder(), Position::default()).unwrap();
 }
 
 #[test]

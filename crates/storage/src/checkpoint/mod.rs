@@ -60,10 +60,11 @@ pub fn keep_newest(files: &Arc<dyn Files>, folder: &Path, group: GroupId, count:
 }
 
 /// For the start, before anything is written or received: removes files that never became checkpoints. Of those being
-/// received one a group stays, to be gone on with, unless the group has a checkpoint that is as new. What is then in the
-/// folder is durable: a former process may have died between renaming a checkpoint and syncing the folder, and the log
-/// must not be purged on the word of a name that a power loss would take back.
-pub fn remove_leftovers(files: &Arc<dyn Files>, folder: &Path) -> Result<(), StorageError> {
+/// received one a group stays, to be gone on with, unless the group has a checkpoint that is as new, or a state that is
+/// `durable` up to there without any. What is then in the folder is durable: a former process may have died between renaming
+/// a checkpoint and syncing the folder, and the log must not be purged on the word of a name that a power loss would take
+/// back.
+pub fn remove_leftovers(files: &Arc<dyn Files>, folder: &Path, durable: Position) -> Result<(), StorageError> {
     let names = names(files, folder)?;
     let mut kept = BTreeSet::new();
     // From the newest on: names sort by group and position.
@@ -76,7 +77,7 @@ pub fn remove_leftovers(files: &Arc<dyn Files>, folder: &Path) -> Result<(), Sto
                     matches!(other, Name::Whole { group, position }
                         if *group == info.group && *position >= info.position)
                 });
-                !overtaken && kept.insert(info.group)
+                !overtaken && info.position > durable && kept.insert(info.group)
             }
         };
         if !stays {
