@@ -202,7 +202,7 @@ impl Node {
                 self.admin.greeted(id, result, &mut self.effects, &mut self.replies);
             }
             Event::CheckpointWritten { group, result } => {
-                let result = self.replicas.get_mut(&group).map_or(Ok(()), |r| r.checkpoint_written(result));
+                let result = self.replicas.get_mut(&group).map_or(Ok(()), |r| r.checkpoint_written(result, self.now));
                 self.notice_error("writing a checkpoint failed, the log grows until one succeeds", result);
             }
             Event::UpkeepDone { group, finished } => {

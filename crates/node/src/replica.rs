@@ -374,8 +374,12 @@ impl Replica {
         }
     }
 
-    pub(crate) fn checkpoint_written(&mut self, result: Result<CheckpointInfo, String>) -> Result<(), String> {
-        self.snapshots.written(result, &mut self.group)
+    pub(crate) fn checkpoint_written(
+        &mut self,
+        result: Result<CheckpointInfo, String>,
+        now: u64,
+    ) -> Result<(), String> {
+        self.snapshots.written(result, now, &mut self.group)
     }
 
     /// One turn: everything that came in since the last one goes out together. Returns the newest of the group's turns
@@ -683,7 +687,7 @@ impl Replica {
         let newest = self.snapshots.newest().map_or(0, |info| info.size_bytes);
         let due = !durable && self.log_bytes >= self.settings.checkpoint_after_bytes.max(newest);
         let wanted = self.group.take_checkpoint_wanted();
-        if (due || wanted) && self.snapshots.can_write(self.store.applied()) && !self.is_removed() {
+        if (due || wanted) && self.snapshots.can_write(self.store.applied(), now) && !self.is_removed() {
             self.log_bytes = 0;
             let (position, voters) = (self.store.applied(), self.configuration.voters.clone());
             self.snapshots.write(self.store.frozen(), position, voters, effects);

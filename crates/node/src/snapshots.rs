@@ -22,6 +22,8 @@ const ASK_AGAIN_TICKS: u64 = 20;
 const GIVE_UP_TICKS: u64 = 100;
 /// A checkpoint that was only made to be sent goes after so long without use.
 const DROP_AFTER_TICKS: u64 = 400;
+/// After one that could not be written, mostly as the disk is full, the next is tried so much later.
+const TRY_AGAIN_TICKS: u64 = 200;
 
 pub(crate) struct Snapshots {
     group: GroupId,
@@ -29,6 +31,10 @@ pub(crate) struct Snapshots {
     checkpoints: Vec<CheckpointInfo>,
     /// The voters at the newest checkpoint being written.
     writing: Option<(Position, Voters)>,
+    /// A checkpoint that was written for somebody, who was not offered it yet.
+    fresh: Option<Index>,
+    /// No other is written before this tick.
+    not_before: u64,
     sending: BTreeMap<NodeId, Sending>,
     receiving: Option<Receiving>,
     /// The log below it may go, once someone writes to the log.
@@ -59,20 +65,31 @@ struct Receiving {
 
 impl Snapshots {
     pub(crate) fn new(group: GroupId, checkpoints: Vec<CheckpointInfo>, only_sends: bool) -> Snapshots {
-        let (sending, used_at) = (BTreeMap::new(), 0);
-        Snapshots { group, checkpoints, writing: None, sending, receiving: None, purge: None, only_sends, used_at }
+        Snapshots {
+            group,
+            checkpoints,
+            writing: None,
+            fresh: None,
+            not_before: 0,
+            sending: BTreeMap::new(),
+            receiving: None,
+            purge: None,
+            only_sends,
+            used_at: 0,
+        }
     }
 
     pub(crate) fn newest(&self) -> Option<&CheckpointInfo> {
         self.checkpoints.last()
     }
 
-    /// May a new checkpoint be written now? Not while one is, and not when that would delete the one being sent.
-    pub(crate) fn can_write(&self, applied: Position) -> bool {
+    /// May a new checkpoint be written now? Not while one is, not when that would delete the one being sent, and not soon
+    /// after one that failed.
+    pub(crate) fn can_write(&self, applied: Position, now: u64) -> bool {
         let newest = self.newest().map_or(0, |info| info.position.index);
         let would_go = self.checkpoints.first().filter(|_| self.checkpoints.len() == 2);
         let in_use = would_go.is_some_and(|info| self.sending.values().any(|s| !s.has_arrived && s.info == *info));
-        self.writing.is_none() && applied.index > newest && !in_use
+        self.writing.is_none() && applied.index > newest && !in_use && self.not_before <= now
     }
 
     pub(crate) fn write(&mut self, frozen: kv::Frozen, position: Position, voters: Voters, effects: &mut Vec<Effect>) {
@@ -80,11 +97,18 @@ impl Snapshots {
         effects.push(Effect::WriteCheckpoint { group: self.group, position, frozen });
     }
 
-    pub(crate) fn written(&mut self, result: Result<CheckpointInfo, String>, group: &mut Group) -> Result<(), String> {
+    pub(crate) fn written(
+        &mut self,
+        result: Result<CheckpointInfo, String>,
+        now: u64,
+        group: &mut Group,
+    ) -> Result<(), String> {
         let Some((position, voters)) = self.writing.take() else { return Ok(()) };
-        let info = result?;
+        let info = result.inspect_err(|_| self.not_before = now + TRY_AGAIN_TICKS)?;
         assert_eq!(info.position, position);
         group.set_checkpoint(position, voters);
+        self.used_at = now;
+        self.fresh = self.only_sends.then_some(position.index);
         self.add(info);
         Ok(())
     }
@@ -117,7 +141,8 @@ impl Snapshots {
     /// Entries after it must stay in memory, so that whoever receives a checkpoint can go on from there.
     pub(crate) fn keep_after(&self) -> Index {
         let sending = self.sending.values().map(|s| s.info.position.index.max(s.matched));
-        sending.chain(self.writing.iter().map(|(position, _)| position.index)).min().unwrap_or(Index::MAX)
+        let writing = self.writing.iter().map(|(position, _)| position.index);
+        sending.chain(writing).chain(self.fresh).min().unwrap_or(Index::MAX)
     }
 
     // The sending side.
@@ -136,6 +161,7 @@ impl Snapshots {
             group.report_snapshot(to, false);
             return;
         };
+        self.fresh = None;
         self.sending.insert(to, Sending { info: info.clone(), last_heard: now, matched: 0, has_arrived: false });
         effects.push(Effect::Send { to, message: Message::SnapshotOffer { info, message } });
     }
@@ -313,6 +339,8 @@ impl Snapshots {
         if self.sending.values().any(|s| !s.has_arrived) || self.writing.is_some() {
             self.used_at = now;
         }
+        // Whoever it was written for does not ask for it any more.
+        self.fresh.take_if(|_| self.used_at + GIVE_UP_TICKS <= now);
         if self.only_sends && !self.checkpoints.is_empty() && self.used_at + DROP_AFTER_TICKS <= now {
             self.checkpoints.clear();
             group.forget_checkpoint();

@@ -7,6 +7,7 @@ mod world;
 
 use kv::{Action, Operation, Step, Transaction};
 use node::{Failure, Notice, Outcome, ReadLevel, Request, Role};
+use storage::engine::disk::DiskOptions;
 use world::World;
 
 fn put(key: &str, value: &str) -> Request {
@@ -37,7 +38,16 @@ fn put_leased(key: &str, lease: u64) -> Request {
 }
 
 fn cluster_of(names: &[&str]) -> World {
-    let mut world = World::bootstrap(names[0]);
+    grown(World::bootstrap(names[0]), names)
+}
+
+/// Three nodes that keep their state in tables.
+fn cluster_with_tables() -> World {
+    grown(World::with_tables("a", DiskOptions::within(1 << 20)), &["a", "b", "c"])
+}
+
+/// The first is there.
+fn grown(mut world: World, names: &[&str]) -> World {
     for name in &names[1..] {
         world.start_empty(name);
         assert_eq!(world.ask(names[0], join(name)), Outcome::Done, "{name} joins");
@@ -675,7 +685,7 @@ fn write_5_kb_each(world: &mut World, leader: &str, count: usize) {
     }
 }
 
-/// A leader, a follower that loads a snapshot until [`World::go_on_with_loading`], and how many it had installed before.
+/// A leader, a follower that loads a snapshot until [`World::go_on`], and how many it had installed before.
 fn one_that_loads(world: &mut World) -> (String, &'static str, usize) {
     let (leader, away) = start_again(world);
     world.kill(away);
@@ -683,7 +693,7 @@ fn one_that_loads(world: &mut World) -> (String, &'static str, usize) {
     let installed = world.snapshots_installed(away);
     world.hold_loading();
     world.restart(away);
-    assert!(world.run_until(200, World::is_loading));
+    assert!(world.run_until(200, World::is_held));
     (leader, away, installed)
 }
 
@@ -695,7 +705,7 @@ fn one_snapshot_is_enough_for_a_follower_that_is_far_behind_after_it() {
     let (leader, away, installed) = one_that_loads(&mut world);
     write_5_kb_each(&mut world, &leader, 60);
     world.lose_to(away, "append");
-    world.go_on_with_loading();
+    world.go_on();
     world.run(2);
     world.lose_nothing();
     assert!(world.run_until(200, |world| world.applied(away) == world.applied(&leader)));
@@ -713,9 +723,46 @@ fn one_snapshot_is_enough_for_a_follower_that_loads_it_for_long() {
         write_5_kb_each(&mut world, &leader, 10);
         world.run(70);
     }
-    world.go_on_with_loading();
+    world.go_on();
     assert!(world.run_until(200, |world| world.applied(away) == world.applied(&leader)));
     assert_eq!(world.snapshots_installed(away), installed + 1);
+    world.assert_equal_states();
+}
+
+/// Whoever a checkpoint was written for is offered it some ticks later. What was written meanwhile was forgotten by then, and
+/// the checkpoint of no use.
+#[test]
+fn one_checkpoint_is_enough_for_a_follower_that_waits_for_it_for_long() {
+    let mut world = cluster_with_tables();
+    world.settings.log_cache_bytes = 100_000;
+    let (leader, away) = start_again(&mut world);
+    world.kill(away);
+    write_5_kb_each(&mut world, &leader, 60);
+    world.hold_writing();
+    world.restart(away);
+    assert!(world.run_until(200, World::is_held));
+    write_5_kb_each(&mut world, &leader, 30);
+    let begun = world.checkpoints_begun;
+    world.go_on();
+    assert!(world.run_until(200, |world| world.applied(away) == world.applied(&leader)));
+    assert_eq!(world.checkpoints_begun, begun);
+    world.assert_equal_states();
+}
+
+/// A full disk was filled with one checkpoint after the other, and had no room for the log.
+#[test]
+fn a_checkpoint_that_could_not_be_written_is_not_tried_again_at_once() {
+    let mut world = cluster_with_tables();
+    world.settings.log_cache_bytes = 100_000;
+    let (leader, away) = start_again(&mut world);
+    world.kill(away);
+    write_5_kb_each(&mut world, &leader, 60);
+    (world.checkpoints_fail, world.checkpoints_begun) = (true, 0);
+    world.restart(away);
+    world.run(100);
+    assert_eq!(world.checkpoints_begun, 1);
+    world.checkpoints_fail = false;
+    assert!(world.run_until(400, |world| world.applied(away) == world.applied(&leader)));
     world.assert_equal_states();
 }
 

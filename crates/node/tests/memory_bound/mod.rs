@@ -15,13 +15,7 @@ const OVERSHOOT_BYTES: usize = 8 * VALUE_BYTES;
 fn cluster() -> World {
     let tables =
         DiskOptions { memory_bytes: 64 << 10, memtable_bytes: 8 << 10, block_bytes: 1 << 10, table_bytes: 1 << 20 };
-    let mut world = World::with_tables("a", tables);
-    for name in ["b", "c"] {
-        world.start_empty(name);
-        let join = Request::Join { name: name.into(), address: format!("{name}:1"), learner: false };
-        assert_eq!(world.ask("a", join), Outcome::Done, "{name} joins");
-    }
-    world
+    crate::grown(World::with_tables("a", tables), &ALL)
 }
 
 fn put(n: u64) -> Request {

@@ -32,7 +32,12 @@ pub struct World {
     pub ticks: u64,
     /// Checkpoints that arrived are loaded only later.
     loading_waits: bool,
-    loaded: Vec<(String, Event)>,
+    /// Checkpoints are written only later.
+    writing_waits: bool,
+    held: Vec<(String, Event)>,
+    /// There is no room for checkpoints.
+    pub checkpoints_fail: bool,
+    pub checkpoints_begun: usize,
     /// How many messages with entries a node sent to one other in one turn.
     pub most_appends: usize,
     micros: u64,
@@ -88,7 +93,10 @@ impl World {
             },
             ticks: 0,
             loading_waits: false,
-            loaded: Vec::new(),
+            writing_waits: false,
+            held: Vec::new(),
+            checkpoints_fail: false,
+            checkpoints_begun: 0,
             most_appends: 0,
             micros: 0,
         };
@@ -295,13 +303,19 @@ impl World {
         self.loading_waits = true;
     }
 
-    pub fn is_loading(&self) -> bool {
-        !self.loaded.is_empty()
+    /// From now on checkpoints take long to write.
+    pub fn hold_writing(&mut self) {
+        self.writing_waits = true;
     }
 
-    pub fn go_on_with_loading(&mut self) {
-        self.loading_waits = false;
-        self.events.extend(self.loaded.drain(..));
+    /// A checkpoint is being written or loaded.
+    pub fn is_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    pub fn go_on(&mut self) {
+        (self.loading_waits, self.writing_waits) = (false, false);
+        self.events.extend(self.held.drain(..));
         self.settle();
     }
 
@@ -403,9 +417,20 @@ impl World {
                 answer = Some(Event::Greeted { id, result });
             }
             Effect::WriteCheckpoint { group, position, frozen } => {
-                let (info, bytes) = dump(&frozen, position);
-                host.keep((info.clone(), bytes));
-                answer = Some(Event::CheckpointWritten { group, result: Ok(info) });
+                self.checkpoints_begun += 1;
+                let result = if self.checkpoints_fail {
+                    Err("no space left on the device".to_owned())
+                } else {
+                    let (info, bytes) = dump(&frozen, position);
+                    host.keep((info.clone(), bytes));
+                    Ok(info)
+                };
+                let written = Event::CheckpointWritten { group, result };
+                if self.writing_waits {
+                    self.held.push((name.to_owned(), written));
+                } else {
+                    answer = Some(written);
+                }
             }
             Effect::DropCheckpoints { .. } => host.checkpoints.clear(),
             Effect::Upkeep { job, .. } if host.upkeep_waits => host.upkeep.push(job),
@@ -431,7 +456,7 @@ impl World {
                 host.keep((info.clone(), bytes));
                 let installed = Event::Installed { info, result: Ok(Box::new(store)) };
                 if self.loading_waits {
-                    self.loaded.push((name.to_owned(), installed));
+                    self.held.push((name.to_owned(), installed));
                 } else {
                     answer = Some(installed);
                 }
