@@ -4,8 +4,9 @@
 //! steps before have done, and what lies in the overlay at the end is the change.
 
 use crate::leases::Lease;
-use crate::range::{KeyRange, Query};
-use crate::transaction::{Compare, Decided, MAX_TRANSACTION_ROWS, Relation, Step, StepResult, Target, Transaction};
+use crate::range::{KeyEnd, KeyRange, MAX_PAGE_BYTES, Query};
+use crate::transaction::{Compare, Decided, Relation, Step, StepResult, Target, Transaction};
+use crate::transaction::{MAX_TRANSACTION_BYTES, MAX_TRANSACTION_ROWS};
 use crate::view::{KeyValue, Page, row, rows};
 use bytes::Bytes;
 use std::cmp::Ordering;
@@ -56,7 +57,15 @@ pub fn execute(
 ) -> Result<(Decided, Overlay), Failed> {
     let way = Way::choose(transaction, &engine)?;
     way.check_leases(&engine)?;
-    let mut run = Run { engine, revision, wanted, rows_left: MAX_TRANSACTION_ROWS, overlay: Overlay::default() };
+    let mut run = Run {
+        engine,
+        revision,
+        wanted,
+        rows_left: MAX_TRANSACTION_ROWS,
+        page_bytes_left: MAX_PAGE_BYTES,
+        bytes_left: MAX_TRANSACTION_BYTES,
+        overlay: Overlay::default(),
+    };
     let decided = run.go(&way)?;
     Ok((decided, run.overlay))
 }
@@ -145,7 +154,11 @@ struct Run {
     engine: AnyView,
     revision: u64,
     wanted: bool,
+    /// For ranges, …
     rows_left: u64,
+    page_bytes_left: usize,
+    /// … and for all else.
+    bytes_left: usize,
     overlay: Overlay,
 }
 
@@ -192,8 +205,9 @@ impl Run {
             }
             deleted += 1;
             self.overlay.changes.insert(key.clone(), None);
-            if previous && self.wanted && self.rows_left > 0 {
+            if previous && self.wanted && self.rows_left > 0 && self.bytes_left > 0 {
                 self.rows_left -= 1;
+                self.bytes_left = self.bytes_left.saturating_sub(key.len() + before.value.len());
                 gone.push((key, before));
             }
         }
@@ -202,7 +216,10 @@ impl Run {
 
     /// As [`crate::Picture::query`], of what the transaction has made so far.
     fn range(&mut self, query: &Query) -> Result<Page, StorageError> {
-        let limit = query.limit.unwrap_or(u64::MAX).min(self.rows_left);
+        let is_single = query.keys.end == KeyEnd::Single;
+        let room_bytes = if is_single { &mut self.bytes_left } else { &mut self.page_bytes_left };
+        let most_rows = if is_single { 1 } else { self.rows_left };
+        let limit = query.limit.unwrap_or(u64::MAX).min(most_rows);
         let on_page = |key: &Bytes| match &query.after {
             Some(after) if query.descending => key < after,
             Some(after) => key > after,
@@ -213,12 +230,13 @@ impl Run {
             count += 1;
             if !on_page(&key) || more {
                 // It goes on only to count.
-            } else if taken.len() as u64 >= limit {
+            } else if taken.len() as u64 >= limit || !taken.is_empty() && *room_bytes == 0 {
                 more = true;
             } else {
                 if query.keys_only {
                     row.value = Bytes::new();
                 }
+                *room_bytes = room_bytes.saturating_sub(key.len() + row.value.len());
                 taken.push((key, row));
             }
             query.count || !more
@@ -232,7 +250,9 @@ impl Run {
         } else {
             merge(below, above, Bytes::cmp, &mut visit)?;
         }
-        self.rows_left -= taken.len() as u64;
+        if !is_single {
+            self.rows_left -= taken.len() as u64;
+        }
         Ok(Page { rows: taken, more, count: query.count.then_some(count) })
     }
 }

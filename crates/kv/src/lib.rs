@@ -58,9 +58,9 @@ pub use command::{
 };
 pub use home::Home;
 pub use leases::Lease;
-pub use range::{KeyEnd, KeyRange, Query};
+pub use range::{KeyEnd, KeyRange, MAX_PAGE_BYTES, Query};
 pub use sessions::WINDOW;
 pub use store::{MAX_CONFIGURATION_BYTES, MAX_IDEMPOTENCY_KEYS, Store};
 pub use transaction::{Compare, Decided, Relation, Step, StepResult, Target, Transaction};
-pub use transaction::{MAX_TRANSACTION_DEPTH, MAX_TRANSACTION_OPERATIONS, MAX_TRANSACTION_ROWS};
+pub use transaction::{MAX_TRANSACTION_BYTES, MAX_TRANSACTION_DEPTH, MAX_TRANSACTION_OPERATIONS, MAX_TRANSACTION_ROWS};
 pub use view::{KeyValue, OutOfReach, Page, Picture, Range, ReadError, View};

@@ -19,7 +19,11 @@ pub enum KeyEnd {
     Last,
 }
 
-/// What to read of some keys. [`Query::new`] asks for all, in order.
+/// A [page](crate::Page) ends with the row that reaches this, keys and values together, whatever was asked for. So a reader needs
+/// no more memory than that and one row.
+pub const MAX_PAGE_BYTES: usize = 4 << 20;
+
+/// What to read of some keys. [`Query::new`] asks for all, in order, as far as they fit on a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
     pub keys: KeyRange,

@@ -427,7 +427,10 @@ impl Store {
 
     /// Takes out a little of what was compacted.
     fn tidy(&mut self, answer: &Answer) -> Result<(), StorageError> {
-        let changed = if let Answer::Done { changed, .. } = answer { *changed as usize } else { 0 };
+        let changed = match answer {
+            Answer::Done { changed, .. } | Answer::Decided { changed, .. } => *changed as usize,
+            _ => 0,
+        };
         if self.swept < self.head.compacted.revision.min(self.tail.first) {
             let mut batch = Batch::new();
             for _ in 0..SWEPT_BLOCKS {

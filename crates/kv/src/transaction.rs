@@ -6,7 +6,7 @@
 //! that would be two changes of one key in one revision. The two branches of a transaction are different ways.
 //!
 //! Semantics are etcd's, but for [`Target::Exists`], which etcd's users write as a version above 0, and for reads,
-//! which give [`MAX_TRANSACTION_ROWS`] rows at the most.
+//! whose size is bounded ([`MAX_TRANSACTION_ROWS`], [`MAX_TRANSACTION_BYTES`]).
 //!
 //! Not handled: reads at past revisions within a transaction.
 
@@ -20,8 +20,12 @@ use bytes::Bytes;
 pub const MAX_TRANSACTION_DEPTH: usize = 8;
 /// Conditions and steps, nested ones included. Servers may allow less.
 pub const MAX_TRANSACTION_OPERATIONS: usize = 2048;
-/// What the reads of one transaction give together; the rest is to be read by other means, at its revision.
+/// What the ranges of one transaction give together; the rest is to be read by other means, at its revision. Of rows that reach
+/// [`crate::MAX_PAGE_BYTES`] together before, each range still gives one. A single key is always given.
 pub const MAX_TRANSACTION_ROWS: u64 = 10_000;
+/// What is given of what deletes took ends with the row that reaches this, single keys that are read included. Nobody should put
+/// so much into one answer, or think that it is all.
+pub const MAX_TRANSACTION_BYTES: usize = 32 << 20;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transaction {
@@ -95,7 +99,7 @@ pub enum StepResult {
     },
     Delete {
         deleted: u64,
-        /// Empty unless it was asked for; no more than [`MAX_TRANSACTION_ROWS`].
+        /// Empty unless it was asked for; no more than [`MAX_TRANSACTION_ROWS`] and [`MAX_TRANSACTION_BYTES`].
         previous: Vec<(Bytes, KeyValue)>,
     },
     Range(Page),

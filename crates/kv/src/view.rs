@@ -4,7 +4,7 @@
 
 use crate::history::{Changed, Entries};
 use crate::keys::{DATA_END, IDEMPOTENCY_END, Key};
-use crate::range::{KeyEnd, KeyRange, Query};
+use crate::range::{KeyEnd, KeyRange, MAX_PAGE_BYTES, Query};
 use crate::record;
 use base::{Index, Position};
 use bytes::Bytes;
@@ -73,7 +73,7 @@ pub struct KeyValue {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     pub rows: Vec<(Bytes, KeyValue)>,
-    /// The limit left something out.
+    /// The limit left something out, or the page was [full](crate::MAX_PAGE_BYTES).
     pub more: bool,
     pub count: Option<u64>,
 }
@@ -281,12 +281,18 @@ fn take(
     mut rows: impl Iterator<Item = Result<Row, StorageError>>,
     query: &Query,
 ) -> Result<(Vec<Row>, bool), StorageError> {
-    let limit = query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let mut taken = rows.by_ref().take(limit).collect::<Result<Vec<_>, _>>()?;
-    if query.keys_only {
-        taken.iter_mut().for_each(|(_, found)| found.value = Bytes::new());
+    let limit = query.limit.unwrap_or(u64::MAX);
+    let (mut taken, mut room_bytes) = (Vec::new(), MAX_PAGE_BYTES);
+    while (taken.len() as u64) < limit && room_bytes > 0 {
+        let Some(row) = rows.next() else { return Ok((taken, false)) };
+        let (key, mut found) = row?;
+        if query.keys_only {
+            found.value = Bytes::new();
+        }
+        room_bytes = room_bytes.saturating_sub(key.len() + found.value.len());
+        taken.push((key, found));
     }
-    let more = query.limit.is_some() && rows.next().transpose()?.is_some();
+    let more = rows.next().transpose()?.is_some();
     Ok((taken, more))
 }
 

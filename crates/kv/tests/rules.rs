@@ -479,8 +479,43 @@ fn the_rows_that_a_transaction_gives_are_bounded() {
     let (_, decided) = life.decide(Transaction { success: vec![get_step("00000"), read(), read()], ..nothing() });
     let [_, StepResult::Range(first), StepResult::Range(second)] = &decided.results[..] else { panic!() };
     let count = Some(puts.len() as u64);
-    assert_eq!((first.rows.len() as u64, first.more, first.count), (kv::MAX_TRANSACTION_ROWS - 1, true, count));
+    assert_eq!((first.rows.len() as u64, first.more, first.count), (kv::MAX_TRANSACTION_ROWS, true, count));
     assert_eq!((second.rows.len(), second.more, second.count), (0, true, count));
+}
+
+/// Rows may be large: a listing of a thousand took gigabytes before it was cut.
+#[test]
+fn the_bytes_that_a_page_takes_are_bounded() {
+    let mut life = Life::new();
+    let value = "v".repeat(1 << 20);
+    for key in 0..40 {
+        life.write(&[put(&format!("{key:02}"), &value)]);
+    }
+    for descending in [false, true] {
+        let all = Query { descending, count: true, ..Query::new(KeyRange::all()) };
+        let page = life.store.view().query(&all).unwrap();
+        assert_eq!((page.rows.len(), page.more, page.count), (4, true, Some(40)));
+        let names = life.store.view().query(&Query { keys_only: true, ..all }).unwrap();
+        assert_eq!((names.rows.len(), names.more), (40, false));
+    }
+
+    let read = || Step::Range(Query::new(KeyRange::all()));
+    let everything = Step::Delete { keys: KeyRange::all(), previous: true };
+    let (_, decided) =
+        life.decide(Transaction { success: vec![read(), read(), get_step("07"), everything], ..nothing() });
+    let [
+        StepResult::Range(first),
+        StepResult::Range(second),
+        StepResult::Range(single),
+        StepResult::Delete { deleted, previous },
+    ] = &decided.results[..]
+    else {
+        panic!()
+    };
+    assert_eq!((first.rows.len(), first.more), (4, true));
+    assert_eq!((second.rows.len(), second.more), (1, true), "as much as a page, and never none");
+    assert_eq!((single.rows.len(), single.more), (1, false), "a key that is there is never said not to be");
+    assert_eq!((*deleted, previous.len()), (40, 31));
 }
 
 #[test]

@@ -24,8 +24,8 @@ use storage::StorageError;
 /// Rows of a page: as many as are given unless the request says how many, and as many as it may say.
 pub const PAGE_ROWS: u64 = 1000;
 pub const MAX_PAGE_ROWS: u64 = 10_000;
-/// A page ends with the row that reaches this.
-pub const PAGE_BYTES: usize = 4 * 1024 * 1024;
+/// A page ends with the row that reaches this, as it is written. The store gives no more than that of keys and values.
+pub const PAGE_BYTES: usize = kv::MAX_PAGE_BYTES;
 /// A page of more rows is made beside the threads that serve connections.
 const LIGHT_ROWS: u64 = 256;
 
