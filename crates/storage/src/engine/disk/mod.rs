@@ -50,7 +50,8 @@ pub use job::{Finished, Job, JobKind};
 
 /// So many runs of about a size are merged.
 const RUNS_OF_A_SIZE: usize = 4;
-/// A second one so that a long merge does not hold up the short ones behind it.
+/// A second one so that a long merge does not hold up the short ones behind it. Where two are long, a short one may begin
+/// beside them.
 const MERGES_AT_ONCE: usize = 2;
 /// With so many runs reads have become slow: writes have to wait for merges.
 const MOST_RUNS: usize = 48;
@@ -282,8 +283,8 @@ impl DiskEngine {
             self.flushing = true;
             return Some(Job::flush(&self.shared, sealed));
         }
-        if self.merging.len() < MERGES_AT_ONCE
-            && let Some(count) = self.runs_to_merge()
+        if let Some(count) = self.runs_to_merge()
+            && self.may_merge(&self.content.runs[..count])
         {
             let inputs = self.content.runs[..count].to_vec();
             self.merging.push(inputs.clone());
@@ -363,6 +364,12 @@ impl DiskEngine {
             }
             (floor, limit) = (limit, limit * RUNS_OF_A_SIZE as u64);
         }
+    }
+
+    fn may_merge(&self, inputs: &[Arc<Run>]) -> bool {
+        let size_bytes = |runs: &[Arc<Run>]| runs.iter().map(|run| run.size_bytes()).sum::<u64>();
+        let is_short = |beside: &Vec<Arc<Run>>| size_bytes(inputs) * RUNS_OF_A_SIZE as u64 <= size_bytes(beside);
+        self.merging.len() < MERGES_AT_ONCE || self.merging.iter().all(is_short)
     }
 
     fn change(&mut self, change: impl FnOnce(&mut Content)) {

@@ -668,6 +668,34 @@ fn a_step_is_a_little_work() {
     assert!(kinds.contains(&JobKind::Flush) && kinds.contains(&JobKind::Merge), "{kinds:?}");
 }
 
+/// While a merge of one size and one of the next were under way, what was flushed meanwhile was not merged at all, and writes
+/// had to wait for the longer of the two.
+#[test]
+fn two_long_merges_do_not_hold_up_a_short_one() {
+    let files: Arc<dyn Files> = Arc::new(MemFiles::new());
+    let mut engine = create(&files);
+    let mut keys = 0;
+    // What four flushes of so many keys give to merge.
+    let mut merges_after = |keys_each: u64| {
+        let mut merges = Vec::new();
+        for _ in 0..RUNS_OF_A_SIZE {
+            (0..keys_each).for_each(|n| put(&mut engine, keys + n));
+            keys += keys_each;
+            engine.seal(Bytes::new());
+            while let Some(job) = engine.next_job() {
+                match job.kind() {
+                    JobKind::Flush | JobKind::Removal => drop(engine.finish(run(job))),
+                    JobKind::Merge => merges.push(job),
+                }
+            }
+        }
+        merges
+    };
+    let (longest, long, short) = (merges_after(1_000), merges_after(250), merges_after(10));
+    assert_eq!([longest.len(), long.len(), short.len()], [1, 1, 1]);
+    assert_eq!(merges_after(10).len(), 0, "one of a size is enough");
+}
+
 /// Three of each size that so many flushes can come to.
 fn assert_few_runs(engine: &DiskEngine, flushes: u64) {
     let sizes: Vec<u64> = engine.content.runs.iter().map(|run| run.size_bytes()).collect();
