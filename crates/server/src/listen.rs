@@ -33,7 +33,8 @@ pub struct Reception {
 
 impl Reception {
     pub fn new(peers: Arc<Peers>, http: Arc<http::Front>) -> Reception {
-        Reception { peers, http, http_connections: Semaphore::new(MAX_HTTP_CONNECTIONS) }
+        let http_connections = Semaphore::new(most_connections() / 10 * 9);
+        Reception { peers, http, http_connections }
     }
 
     /// Accepts until `closing` turns true, then waits for the connections to end; aborting it ends them at once.
@@ -44,7 +45,7 @@ impl Reception {
         mut closing: watch::Receiver<bool>,
     ) {
         let closed = async { drop(closing.wait_for(|closing| *closing).await) };
-        accept(listener, MAX_CONNECTIONS, closed, |stream, from| self.clone().route(stream, from, carries)).await;
+        accept(listener, most_connections(), closed, |stream, from| self.clone().route(stream, from, carries)).await;
     }
 
     async fn route(self: Arc<Reception>, stream: TcpStream, from: SocketAddr, carries: Carries) {
@@ -99,7 +100,7 @@ impl HttpPort {
             closed.await;
             front.close();
         };
-        accept(self.listener, MAX_HTTP_CONNECTIONS, closed, |stream, from| {
+        accept(self.listener, most_connections(), closed, |stream, from| {
             let front = front.clone();
             async move {
                 if address::tune(&stream).is_ok() {
@@ -148,9 +149,31 @@ async fn accept<C: Future<Output = ()> + Send + 'static>(
     while connections.join_next().await.is_some() {}
 }
 
+/// Of the files that the process may open, half is for connections at the most; the others are for the log and the tables,
+/// without which a node has to stop. Of these connections in turn, a tenth is for peers alone.
+fn most_connections() -> usize {
+    MAX_CONNECTIONS.min(most_files() / 2)
+}
+
+/// How many files the process may have open; as many as the system lets it have.
+#[cfg(unix)]
+fn most_files() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::debug!("the limit of open files stays as it is: {error}");
+    }
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX))
+}
+
+#[cfg(not(unix))]
+fn most_files() -> usize {
+    usize::MAX
+}
+
 const MAX_CONNECTIONS: usize = 10_000;
-/// The rest is for peers.
-const MAX_HTTP_CONNECTIONS: usize = 9_000;
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const FIRST_BYTE_LIMIT: Duration = Duration::from_secs(30);

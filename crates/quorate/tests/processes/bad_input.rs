@@ -110,6 +110,32 @@ fn silent_and_slow_clients_do_not_hold_up_others() {
     write_and_read(&node);
 }
 
+/// Connections leave files for the log and for tables: without, the first flush ended the node. And a node takes as many as
+/// it may have, whatever the shell says at first.
+#[test]
+fn connections_leave_enough_files_for_the_state() {
+    let stage = Stage::new();
+    let mut node = stage.run("ulimit -S -n 64; ulimit -H -n 300; hraftd -id node0 ~/node0");
+    node.put("k", &"v".repeat(300_000));
+    let mut idle: Vec<_> = (0..400).map(|_| std::net::TcpStream::connect(&node.http).unwrap()).collect();
+    stage.until("the state is flushed", || {
+        assert!(node.has_ended().is_none(), "{}", node.said());
+        let tables = std::fs::read_dir(stage.path("node0/state")).ok()?;
+        tables.flatten().any(|file| file.file_name().to_string_lossy().ends_with(".table")).then_some(())
+    });
+    stage.until("the rest is turned away", || {
+        idle.retain(|stream| {
+            stream.set_nonblocking(true).unwrap();
+            !matches!(std::io::Read::read(&mut &*stream, &mut [0]), Ok(0))
+        });
+        (idle.len() <= 150).then_some(())
+    });
+    assert!(idle.len() > 100, "only {} of them", idle.len());
+    drop(idle);
+    stage.until("there is room again", || node.try_get("/key/k").ok());
+    write_and_read(&node);
+}
+
 fn write_and_read(node: &Program) {
     node.put("k", "v");
     assert_eq!(node.value("k"), "v");

@@ -1,8 +1,8 @@
 //! The stage for tests with real programs: it starts them, talks to them in raw HTTP, and reads what they log.
 //!
 //! A test is written in the words of the walkthroughs: `hraftd -id node1 -haddr :11001 … ~/node1`, and
-//! `curl -XGET localhost:11001/key/user1`; variables stand before the program, as in `PORT=11001 raft-kv`. The stage
-//! puts a folder of its own in place of `~`, and a free port in place of each port, always the same one for the same
+//! `curl -XGET localhost:11001/key/user1`; variables stand before the program, as in `PORT=11001 raft-kv`, and before these
+//! may stand how many files it may open, as in `ulimit -n 300; hraftd`. The stage puts a folder of its own in place of `~`, and a free port in place of each port, always the same one for the same
 //! number. Nothing waits for time to pass, everything waits for what it needs, up to [`PATIENCE`]. When a test fails,
 //! the programs' logs are printed; when it ends, they are killed.
 
@@ -34,6 +34,7 @@ impl Stage {
 
     /// Starts the program of that command line, and does not wait for it.
     pub fn start(&self, line: &str) -> Program {
+        let (files, line) = line.rsplit_once("; ").map_or((None, line), |(files, line)| (Some(files), line));
         let line = self.substitute(&with_ports(line));
         let mut words = line.split_whitespace().peekable();
         let variables = std::iter::from_fn(|| words.next_if(|word| word.contains('='))?.split_once('='));
@@ -46,7 +47,14 @@ impl Stage {
             Some("raft-kv") => env!("CARGO_BIN_EXE_raft-kv"),
             other => panic!("no program of ours: {other:?}"),
         };
-        let mut command = Command::new(program);
+        let mut command = match files {
+            Some(files) => {
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(format!("{files}; exec \"$0\" \"$@\"")).arg(program);
+                shell
+            }
+            None => Command::new(program),
+        };
         for ours in ["RUST_LOG", "BIND", "JOIN", "BOOTSTRAP", "DATA_DIR", "PORT"] {
             command.env_remove(ours);
         }
