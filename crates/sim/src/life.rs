@@ -107,6 +107,7 @@ impl Living {
                 memtable_bytes: *rng.pick(&[1 << 10, 4 << 10, 16 << 10]),
                 block_bytes: *rng.pick(&[128, 1024]),
                 table_bytes: *rng.pick(&[1 << 10, 16 << 10]),
+                step_entries: *rng.pick(&[2, 100]),
             }),
             compact_after_ticks: *rng.pick(&[0, 4, 15]) * TICKS_PER_SECOND,
             compact_above_bytes: *rng.pick(&[0, 0, 4_000, 40_000]),

@@ -13,8 +13,12 @@ const OVERSHOOT_BYTES: usize = 8 * VALUE_BYTES;
 
 /// Three nodes with room for some forty values.
 fn cluster() -> World {
-    let tables =
-        DiskOptions { memory_bytes: 64 << 10, memtable_bytes: 8 << 10, block_bytes: 1 << 10, table_bytes: 1 << 20 };
+    let tables = DiskOptions {
+        memtable_bytes: 8 << 10,
+        block_bytes: 1 << 10,
+        table_bytes: 1 << 20,
+        ..DiskOptions::within(64 << 10)
+    };
     crate::grown(World::with_tables("a", tables), &ALL)
 }
 

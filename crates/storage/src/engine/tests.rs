@@ -33,8 +33,12 @@ impl Tested {
 
     fn without_past_from(kind: Kind, boundary: Key) -> Tested {
         // So small that some hundred writes give many tables, of many blocks.
-        let options =
-            DiskOptions { memory_bytes: 64 << 10, memtable_bytes: 2 << 10, block_bytes: 128, table_bytes: 1 << 10 };
+        let options = DiskOptions {
+            memtable_bytes: 2 << 10,
+            block_bytes: 128,
+            table_bytes: 1 << 10,
+            ..DiskOptions::within(64 << 10)
+        };
         let engine = match kind {
             Kind::Memory => AnyEngine::Memory(MemoryEngine::without_past_from(boundary)),
             Kind::Memtable | Kind::Tables => {

@@ -17,8 +17,7 @@ use std::cmp::Ordering;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
-/// How many entries a step looks at, some tenth of a millisecond, and how much it writes.
-const STEP_ENTRIES: usize = 100;
+/// How much a step writes at the most.
 const STEP_BYTES: u64 = 256 * 1024;
 
 /// A piece of work beside the engine, for any thread. After an error it is of no use, and neither is the engine as far
@@ -173,7 +172,7 @@ impl Flush {
     fn step(&mut self, shared: &Shared) -> Result<Option<Outcome>, StorageError> {
         let begin = self.writer.written_bytes();
         let mut next = self.memtable.behind(self.last.as_ref());
-        for _ in 0..STEP_ENTRIES {
+        for _ in 0..shared.options.step_entries {
             let Some(entry) = next else { break };
             let (place, value) = (entry.place(), entry.value());
             if self.retain.keeps(place, value.is_some()) {
@@ -206,7 +205,7 @@ impl Merge {
             return Ok(None);
         };
         let begin = self.writer.written_bytes();
-        for _ in 0..STEP_ENTRIES {
+        for _ in 0..shared.options.step_entries {
             let Some(first) = first_of(cursors) else {
                 let (inputs, run) = (self.inputs.clone(), self.writer.finish()?);
                 shared.settle(|durable| replace(&mut durable.runs, &inputs, run.clone()))?;

@@ -64,12 +64,15 @@ pub struct DiskOptions {
     pub memtable_bytes: usize,
     pub block_bytes: usize,
     pub table_bytes: u64,
+    /// How many entries a job looks at in a step: a hundred are some tenth of a millisecond.
+    pub step_entries: usize,
 }
 
 impl DiskOptions {
     /// As is good for so much memory.
     pub fn within(memory_bytes: usize) -> DiskOptions {
-        DiskOptions { memory_bytes, memtable_bytes: memory_bytes / 4, block_bytes: 8 * 1024, table_bytes: 32 << 20 }
+        let (memtable_bytes, block_bytes, table_bytes) = (memory_bytes / 4, 8 * 1024, 32 << 20);
+        DiskOptions { memory_bytes, memtable_bytes, block_bytes, table_bytes, step_entries: 100 }
     }
 
     fn memtables_bytes(&self) -> usize {

@@ -15,7 +15,13 @@ const PAST_ENDS: &[u8] = b"g";
 
 /// So small that a life of some hundred writes has many tables, of many blocks.
 fn options() -> DiskOptions {
-    DiskOptions { memory_bytes: 64 * 1024, memtable_bytes: 2 * 1024, block_bytes: 128, table_bytes: 1024 }
+    DiskOptions {
+        memory_bytes: 64 * 1024,
+        memtable_bytes: 2 * 1024,
+        block_bytes: 128,
+        table_bytes: 1024,
+        step_entries: 10,
+    }
 }
 
 fn create(files: &Arc<dyn Files>) -> DiskEngine {
@@ -646,7 +652,7 @@ fn run(mut job: Job) -> Finished {
 #[test]
 fn a_step_is_a_little_work() {
     let files: Arc<dyn Files> = Arc::new(MemFiles::new());
-    let options = DiskOptions { memtable_bytes: 1 << 20, ..options() };
+    let options = DiskOptions { memtable_bytes: 1 << 20, step_entries: 100, ..options() };
     let mut engine = DiskEngine::create(files, Path::new(FOLDER), options, Key::new(PAST_ENDS)).unwrap();
     let mut kinds = Vec::new();
     for _ in 0..4 {
