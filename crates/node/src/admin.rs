@@ -15,7 +15,7 @@
 
 use crate::event::{Effect, Failure, Greeting, Outcome, Ticket};
 use crate::first_number;
-use crate::membership::{Configuration, Member, MemberChange};
+use crate::membership::{Configuration, MAX_MEMBERS, Member, MemberChange, check_member};
 use crate::message::{Admin, Message};
 use base::{ClusterId, Incarnation, Index, NodeId};
 use consensus::Group;
@@ -114,6 +114,7 @@ impl AdminDesk {
     }
 
     pub(crate) fn request(&mut self, ticket: Ticket, request: Admin, deadline: u64) -> Result<(), Failure> {
+        check(&request)?;
         if self.ours.len() >= MAX_JOBS {
             return Err(Failure::Overloaded("too many membership requests wait on this node: try again later".into()));
         }
@@ -133,6 +134,9 @@ impl AdminDesk {
         let origin = Origin::Peer { node, id };
         if self.jobs.iter().any(|job| job.origin == origin) {
             return None;
+        }
+        if let Err(failure) = check(&request) {
+            return Some(failure);
         }
         if self.jobs.len() >= MAX_JOBS {
             return Some(Failure::Overloaded(
@@ -567,6 +571,11 @@ impl AdminDesk {
         {
             return Step::Change(MemberChange::Remove { id: old });
         }
+        if configuration.is_full() {
+            return invalid(format!(
+                "this cluster has {MAX_MEMBERS} members, which is as many as it takes: remove one first"
+            ));
+        }
         let member = Member { name: name.into(), address: address.into(), incarnation };
         Step::Change(MemberChange::AddLearner { id: configuration.next_id, member, stays: learner })
     }
@@ -656,6 +665,16 @@ impl Job {
     }
 }
 
+/// What can't succeed is refused before anything is done for it.
+fn check(request: &Admin) -> Result<(), Failure> {
+    match request {
+        Admin::Join { name, address, .. } => {
+            check_member(name, address).map_err(|why| Failure::Invalid(format!("{why}; nothing was changed")))
+        }
+        Admin::Promote { .. } | Admin::Remove { .. } | Admin::Transfer { .. } => Ok(()),
+    }
+}
+
 /// The voter to lead next: the one that is furthest among those that answer.
 pub(crate) fn best_successor(group: &Group, configuration: &Configuration, me: NodeId) -> Option<NodeId> {
     let others = configuration.voters.voters.iter().filter(|&&id| id != me && is_active(group, id));
@@ -690,4 +709,19 @@ fn unavailable(text: String) -> Step {
 
 fn unknown(text: String) -> Step {
     Step::Finish(Outcome::Failed(Failure::Unknown(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Another node may let it pass.
+    #[test]
+    fn the_leader_judges_what_others_ask_of_it() {
+        let mut desk = AdminDesk::new(1, ClusterId(7), 1);
+        let join = |name: &str| Admin::Join { name: name.into(), address: "c:1".into(), learner: false };
+        let refused = desk.request_from_peer(2, 1, join(&"x".repeat(256)), 100, 0);
+        assert!(matches!(refused, Some(Failure::Invalid(_))), "{refused:?}");
+        assert_eq!(desk.request_from_peer(2, 2, join("c"), 100, 0), None);
+    }
 }

@@ -5,6 +5,12 @@ use base::{Incarnation, NodeId};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use storage::identity::{MAX_NAME_BYTES, is_name};
+
+/// A host name has 253 bytes at most.
+pub const MAX_ADDRESS_BYTES: usize = 300;
+/// More than any cluster needs, so that a configuration has room in the store whatever its members are called.
+pub const MAX_MEMBERS: usize = 256;
 
 /// One member, voter or learner.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +57,10 @@ impl Configuration {
     /// It was a member once and is none now.
     pub fn was_removed(&self, node: NodeId) -> bool {
         node != 0 && node < self.next_id && !self.members.contains_key(&node)
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.members.len() >= MAX_MEMBERS
     }
 
     pub fn by_name(&self, name: &str) -> Option<(NodeId, &Member)> {
@@ -120,7 +130,22 @@ impl fmt::Display for Member {
     }
 }
 
+/// Whether a member can be called so and be reached there; if not, why.
+pub(crate) fn check_member(name: &str, address: &str) -> Result<(), String> {
+    if !is_name(name) {
+        return Err(format!("a member's name has 1 to {MAX_NAME_BYTES} bytes, and no control characters"));
+    }
+    if address.len() > MAX_ADDRESS_BYTES || address.contains(char::is_control) {
+        return Err(format!("a member's address has at most {MAX_ADDRESS_BYTES} bytes, and no control characters"));
+    }
+    Ok(())
+}
+
 impl Member {
+    fn is_possible(&self) -> bool {
+        check_member(&self.name, &self.address).is_ok()
+    }
+
     pub(crate) fn encode(&self, w: &mut Writer) {
         w.text(&self.name);
         w.text(&self.address);
@@ -230,8 +255,12 @@ impl Configuration {
     /// it, so all agree, whatever came in between.
     pub fn admits(&self, change: &MemberChange) -> bool {
         match change {
-            MemberChange::AddLearner { id, .. } => *id == self.next_id && !self.voters.is_joint(),
-            MemberChange::Stay { id, .. } => self.voters.learners.contains(id) && !self.voters.is_joint(),
+            MemberChange::AddLearner { id, member, .. } => {
+                *id == self.next_id && !self.is_full() && member.is_possible() && !self.voters.is_joint()
+            }
+            MemberChange::Stay { id, member } => {
+                self.voters.learners.contains(id) && member.is_possible() && !self.voters.is_joint()
+            }
             MemberChange::Promote { id, replaces } => {
                 self.voters.learners.contains(id)
                     && replaces.is_none_or(|old| old != *id && self.members.contains_key(&old))
@@ -242,7 +271,9 @@ impl Configuration {
                 self.members.contains_key(id) && others && !self.voters.is_joint()
             }
             // Adding a voter that is one changes nothing; a learner would be promoted by it.
-            MemberChange::Update { id, .. } => self.voters.voters.contains(id) && !self.voters.is_joint(),
+            MemberChange::Update { id, member } => {
+                self.voters.voters.contains(id) && member.is_possible() && !self.voters.is_joint()
+            }
         }
     }
 
@@ -338,6 +369,54 @@ mod tests {
         assert!(!configuration.admits(&MemberChange::Stay { id: 1, member: member("a") }), "it votes");
         configuration.staying.insert(1);
         assert_eq!(Configuration::decode(configuration.encode()), Err(Malformed("learners that stay")));
+    }
+
+    /// Entries that are in a log already are judged by it too.
+    #[test]
+    fn a_name_or_address_that_no_member_can_have_is_not_admitted() {
+        let mut configuration = Configuration::bootstrap(member("a"));
+        configuration.members.insert(2, member("b"));
+        configuration.voters.learners.push(2);
+        configuration.next_id = 3;
+        let named = |name: String, address: String| Member { name, address, incarnation: Incarnation(7) };
+        for (name_bytes, address_bytes, admitted) in
+            [(255, 300, true), (0, 300, false), (256, 300, false), (255, 301, false)]
+        {
+            let member = named("x".repeat(name_bytes), "y".repeat(address_bytes));
+            for change in [
+                MemberChange::AddLearner { id: 3, member: member.clone(), stays: false },
+                MemberChange::Stay { id: 2, member: member.clone() },
+                MemberChange::Update { id: 1, member },
+            ] {
+                assert_eq!(configuration.admits(&change), admitted, "{change:?}");
+            }
+        }
+        for (name, address) in [("c\n", "c:1"), ("c", "c:1\u{7f}")] {
+            let member = named(name.into(), address.into());
+            assert!(!configuration.admits(&MemberChange::AddLearner { id: 3, member, stays: true }));
+        }
+    }
+
+    #[test]
+    fn the_largest_configuration_has_room_in_the_store() {
+        let longest = Member { name: "x".repeat(255), address: "y".repeat(300), incarnation: Incarnation(u64::MAX) };
+        let mut configuration = Configuration::bootstrap(longest.clone());
+        configuration.next_id = NodeId::MAX / 8;
+        let mut learners = Vec::new();
+        loop {
+            let add = MemberChange::AddLearner { id: configuration.next_id, member: longest.clone(), stays: true };
+            if !configuration.admits(&add) {
+                break;
+            }
+            learners.push(configuration.next_id);
+            assert!(learners.len() < 1_000, "there is no end to it");
+            let voters = consensus::Voters { voters: vec![1], learners: learners.clone(), ..Default::default() };
+            configuration.apply(&add, voters);
+        }
+        assert_eq!(configuration.members.len(), 256);
+        assert!(configuration.encode().len() < kv::MAX_CONFIGURATION_BYTES / 4, "voters that change are told twice");
+        // Who is there can still go.
+        assert!(configuration.admits(&MemberChange::Remove { id: learners[0] }));
     }
 
     #[test]

@@ -378,6 +378,24 @@ fn joining_again_changes_nothing_and_a_dead_address_is_refused() {
     assert_eq!(world.status("a").configuration, before);
 }
 
+/// Once committed, it would end every replica, and each of them again whenever it starts.
+#[test]
+fn a_name_or_address_that_no_member_can_have_is_refused() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    let before = world.status("a").configuration.clone();
+    let long = "x".repeat(1_100_000);
+    for (name, address) in [(&long[..], "c:1"), ("", "c:1"), ("c\n", "c:1"), ("c", &long)] {
+        for asked in ["a", "b"] {
+            match world.ask(asked, Request::Join { name: name.into(), address: address.into(), learner: false }) {
+                Outcome::Failed(Failure::Invalid(text)) => assert!(text.contains("nothing was changed"), "{text}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(world.status("a").configuration, before);
+    assert!(matches!(world.ask("b", put("k", "v")), Outcome::Written { .. }));
+}
+
 #[test]
 fn a_wiped_node_comes_back_as_another_member() {
     let mut world = cluster_of(&["a", "b", "c"]);

@@ -15,7 +15,7 @@ use crate::backup;
 use crate::config::Engine;
 use crate::folder::Folder;
 use crate::handle::Identity;
-use crate::start::{StartError, random};
+use crate::start::{StartError, check_name, random};
 use base::{ClusterId, Incarnation, Position};
 use kv::{Home, LoadError, Store};
 use node::membership::{Configuration, Member};
@@ -39,9 +39,7 @@ pub struct Restored {
 /// Checks all of the file, then makes the folder, which must be empty or not there, that of the only member of a new
 /// cluster: a node of that name, which peers reach at `address`. Blocks.
 pub fn restore(file: &Path, folder: &Path, name: &str, address: &str) -> Result<Restored, StartError> {
-    if name.is_empty() {
-        return Err(StartError("a node's id can't be empty".into()));
-    }
+    check_name(name)?;
     let reachable = Address::parse(address).map_err(StartError)?;
     if reachable.port() == 0 || reachable.is_on_all_interfaces() {
         return Err(StartError(format!(

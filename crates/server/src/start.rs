@@ -30,6 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use storage::StorageError;
+use storage::identity::{MAX_NAME_BYTES, is_name};
 use tokio::net::TcpListener;
 use tokio::runtime::{self, Builder, Runtime};
 use tokio::sync::{mpsc, watch};
@@ -414,7 +415,6 @@ fn open_folder(config: &Config) -> Result<(Folder, Option<String>), StartError> 
     }
     let stored = stored.map(|stored| stored.name);
     let name = match (&config.name, stored) {
-        (Name::Given(given), _) if given.is_empty() => return Err(StartError("a node's id can't be empty".into())),
         (Name::Given(given), Some(stored)) if stored != *given => {
             return Err(StartError(format!(
                 "the data folder {} is that of node {stored}, not of {given}; start it as {stored}, or choose another \
@@ -422,11 +422,21 @@ fn open_folder(config: &Config) -> Result<(Folder, Option<String>), StartError> 
                 config.folder.display()
             )));
         }
-        (Name::Given(given), _) => Some(given.clone()),
+        (Name::Given(given), _) => {
+            check_name(given)?;
+            Some(given.clone())
+        }
         (Name::PeerAddress, stored) => stored,
         (Name::Drawn, _) => Some(folder.keep_name(&draw_name()?).map_err(in_words)?),
     };
     Ok((folder, name))
+}
+
+pub(crate) fn check_name(name: &str) -> Result<(), StartError> {
+    if is_name(name) {
+        return Ok(());
+    }
+    Err(StartError(format!("a node's id has 1 to {MAX_NAME_BYTES} bytes and no control characters: choose another")))
 }
 
 /// Seven hex digits.

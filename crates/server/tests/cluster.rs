@@ -227,7 +227,8 @@ async fn bad_settings_are_told_in_one_line() {
         (Config { http_listen: "nonsense".into(), ..config.clone() }, "is no address"),
         (Config { begin: Begin::join_or_found(Some("localhost:x".into())), ..config.clone() }, "is no address"),
         (Config { http_listen: taken.http_address().to_string(), ..config.clone() }, "can't listen at"),
-        (Config { name: Name::Given(String::new()), ..config.clone() }, "can't be empty"),
+        (Config { name: Name::Given(String::new()), ..config.clone() }, "1 to 255 bytes"),
+        (Config { name: Name::Given("x".repeat(256)), ..config.clone() }, "1 to 255 bytes"),
     ] {
         let error = Server::start(wrong).await.err().unwrap().to_string();
         assert!(error.contains(told) && !error.contains('\n'), "{error}");

@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub(crate) const FILE: &str = "identity";
 pub const LOCK_FILE: &str = "lock";
 pub(crate) const NAME_FILE: &str = "name";
-const LONGEST_NAME_BYTES: usize = 255;
+pub const MAX_NAME_BYTES: usize = 255;
 const FORMAT: Format = Format { magic: *b"QRTIDENT", version: 1 };
 /// The preamble, then length and checksum of the body.
 const BODY_START: usize = PREAMBLE_BYTES + 8;
@@ -93,11 +93,16 @@ impl Identity {
     }
 }
 
+/// Whether a node can be called so.
+pub fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&text.len()) && !text.contains(char::is_control)
+}
+
 /// The name that the folder shows. None if it shows none.
 pub fn load_name(files: &Arc<dyn Files>, folder: &Path) -> Result<Option<String>, StorageError> {
-    let Some(bytes) = read(files, folder, NAME_FILE, LONGEST_NAME_BYTES + 1)? else { return Ok(None) };
+    let Some(bytes) = read(files, folder, NAME_FILE, MAX_NAME_BYTES + 1)? else { return Ok(None) };
     let name = String::from_utf8(bytes).unwrap_or_default().trim_end().to_owned();
-    if name.is_empty() || name.len() > LONGEST_NAME_BYTES || name.contains(char::is_control) {
+    if !is_name(&name) {
         let what = "it must hold the node's name and nothing else, one line of text; mend it, or remove it";
         let file = folder.join(NAME_FILE);
         let error = io::Error::new(ErrorKind::InvalidData, what);
