@@ -33,6 +33,7 @@ const CAUGHT_UP_ENTRIES: u64 = 256;
 
 pub(crate) struct AdminDesk {
     me: NodeId,
+    name: String,
     cluster: ClusterId,
     counter: u64,
     /// As leader: the first is being worked on.
@@ -45,8 +46,11 @@ struct Ours {
     ticket: Ticket,
     request: Admin,
     deadline: u64,
+    /// `None`: it is to be sent in the next turn.
     sent: Option<u64>,
     sent_to: Option<NodeId>,
+    /// How often it was sent, or begun here. Each time it may have been carried out.
+    times_sent: u32,
 }
 
 struct Job {
@@ -109,8 +113,8 @@ enum Step {
 }
 
 impl AdminDesk {
-    pub(crate) fn new(me: NodeId, cluster: ClusterId, boot: u64) -> AdminDesk {
-        AdminDesk { me, cluster, counter: first_number(boot), jobs: VecDeque::new(), ours: BTreeMap::new() }
+    pub(crate) fn new(me: NodeId, name: String, cluster: ClusterId, boot: u64) -> AdminDesk {
+        AdminDesk { me, name, cluster, counter: first_number(boot), jobs: VecDeque::new(), ours: BTreeMap::new() }
     }
 
     pub(crate) fn request(&mut self, ticket: Ticket, request: Admin, deadline: u64) -> Result<(), Failure> {
@@ -119,7 +123,8 @@ impl AdminDesk {
             return Err(Failure::Overloaded("too many membership requests wait on this node: try again later".into()));
         }
         self.counter += 1;
-        self.ours.insert(self.counter, Ours { ticket, request, deadline, sent: None, sent_to: None });
+        let ours = Ours { ticket, request, deadline, sent: None, sent_to: None, times_sent: 0 };
+        self.ours.insert(self.counter, ours);
         Ok(())
     }
 
@@ -158,8 +163,8 @@ impl AdminDesk {
             // The leader changed while it was at it: the next one goes on.
             if outcome == Outcome::Failed(leader_changed()) {
                 self.ours.entry(id).and_modify(|ours| ours.sent = None);
-            } else if let Some(ours) = self.ours.remove(&id) {
-                replies.push((ours.ticket, outcome));
+            } else {
+                self.answer(id, outcome, replies);
             }
         }
     }
@@ -218,7 +223,7 @@ impl AdminDesk {
         }
         for (&id, ours) in &mut self.ours {
             if ours.sent.is_none() || ours.sent_to != Some(self.me) {
-                (ours.sent, ours.sent_to) = (Some(now), Some(self.me));
+                ours.sent_now(now, self.me);
                 self.jobs.push_back(Job::new(Origin::Here { id }, ours.request.clone(), ours.deadline, now));
             }
         }
@@ -249,7 +254,7 @@ impl AdminDesk {
         for (&id, ours) in &mut self.ours {
             let overdue = ours.sent.is_none_or(|sent| sent + RESEND_TICKS <= now);
             if overdue || ours.sent_to != Some(leader) {
-                (ours.sent, ours.sent_to) = (Some(now), Some(leader));
+                ours.sent_now(now, leader);
                 let limit_ticks = ours.deadline.saturating_sub(now).max(1);
                 let message = Message::Admin { id, limit_ticks, request: ours.request.clone() };
                 effects.push(Effect::Send { to: leader, message });
@@ -335,7 +340,7 @@ impl AdminDesk {
             }
             Admin::Remove { name } => match configuration.by_name(name) {
                 None if job.acted => Step::Finish(Outcome::Done),
-                None => invalid(format!("no member is called {name}; `status` lists them")),
+                None => Step::Finish(Outcome::Failed(no_such_member(name))),
                 Some(_) if late => unknown(format!(
                     "the removal of {name} was not confirmed in time; look at `status` before trying again"
                 )),
@@ -389,6 +394,10 @@ impl AdminDesk {
         let Wish { name, address, learner } = wish;
         let greeting = match &job.greeting {
             Greeted::NotYet => return Step::Greet,
+            // A leader before this one may have proposed it.
+            Greeted::Asked { .. } if job.deadline <= now && group.has_pending_change() => {
+                return addition_unconfirmed(name);
+            }
             Greeted::Asked { .. } if job.deadline <= now => {
                 return unavailable(format!("the node at {address} did not answer in time; the members are as before"));
             }
@@ -414,6 +423,9 @@ impl AdminDesk {
             // A learner that nobody asks for any more is not let in again once it is gone.
             if job.origin == Origin::Nobody {
                 return Step::Finish(Outcome::Done);
+            }
+            if job.deadline <= now && (job.acted || group.has_pending_change()) {
+                return addition_unconfirmed(name);
             }
             if job.deadline <= now {
                 return unavailable(format!("{name} could not be added in time; the members are as before: try again"));
@@ -603,12 +615,20 @@ impl AdminDesk {
             Origin::Peer { node, id } => {
                 effects.push(Effect::Send { to: node, message: Message::AdminReply { id, outcome } });
             }
-            Origin::Here { id } => {
-                if let Some(ours) = self.ours.remove(&id) {
-                    replies.push((ours.ticket, outcome));
-                }
-            }
+            Origin::Here { id } => self.answer(id, outcome, replies),
         }
+    }
+
+    fn answer(&mut self, id: u64, outcome: Outcome, replies: &mut Vec<(Ticket, Outcome)>) {
+        let Some(ours) = self.ours.remove(&id) else { return };
+        let outcome = match &ours.request {
+            // Removed when it was sent before, perhaps. If it never was there, it is as the request wants it all the same.
+            Admin::Remove { name } if ours.times_sent > 1 && outcome == Outcome::Failed(no_such_member(name)) => {
+                Outcome::Done
+            }
+            _ => outcome,
+        };
+        replies.push((ours.ticket, outcome));
     }
 
     pub(crate) fn expire(&mut self, now: u64, why: &str, replies: &mut Vec<(Ticket, Outcome)>) {
@@ -618,11 +638,12 @@ impl AdminDesk {
             let grace = if jobs.iter().any(|job| job.origin == Origin::Here { id: *id }) { 2 } else { 0 };
             let keep = ours.deadline + grace > now;
             if !keep {
-                let failure = match ours.sent {
-                    Some(_) => Failure::Unknown(format!(
+                let failure = if ours.times_sent > 0 {
+                    Failure::Unknown(format!(
                         "the request was not answered within its time limit ({why}); look at `status` before trying again"
-                    )),
-                    None => Failure::Unavailable(format!("no leader within the time limit ({why}); nothing was changed: try again")),
+                    ))
+                } else {
+                    Failure::Unavailable(format!("no leader within the time limit ({why}); nothing was changed: try again"))
                 };
                 replies.push((ours.ticket, Outcome::Failed(failure)));
             }
@@ -630,15 +651,30 @@ impl AdminDesk {
         });
     }
 
+    /// This node was removed, and can't learn any more what becomes of its requests.
     pub(crate) fn fail_all(&mut self, why: &str, replies: &mut Vec<(Ticket, Outcome)>) {
         self.jobs.clear();
         for (_, ours) in std::mem::take(&mut self.ours) {
-            replies.push((ours.ticket, Outcome::Failed(Failure::Removed(why.to_owned()))));
+            let outcome = match ours.request {
+                _ if ours.times_sent == 0 => Outcome::Failed(Failure::Removed(why.to_owned())),
+                Admin::Remove { name } if name == self.name => Outcome::Done,
+                _ => Outcome::Failed(Failure::Unknown(format!(
+                    "{why}; what became of the request is unknown: look at `status` of another member"
+                ))),
+            };
+            replies.push((ours.ticket, outcome));
         }
     }
 
     pub(crate) fn is_idle(&self) -> bool {
         self.ours.is_empty()
+    }
+}
+
+impl Ours {
+    fn sent_now(&mut self, now: u64, to: NodeId) {
+        (self.sent, self.sent_to) = (Some(now), Some(to));
+        self.times_sent += 1;
     }
 }
 
@@ -695,6 +731,14 @@ fn taken(configuration: &Configuration, by: NodeId) -> Step {
     invalid(format!("{} has that name or address already: remove it first", configuration.members[&by].name))
 }
 
+fn no_such_member(name: &str) -> Failure {
+    Failure::Invalid(format!("no member is called {name}; `status` lists them"))
+}
+
+fn addition_unconfirmed(name: &str) -> Step {
+    unknown(format!("the addition of {name} was not confirmed in time; look at `status` before trying again"))
+}
+
 fn leader_changed() -> Failure {
     Failure::Unavailable("the leader changed while it worked on the request: try again".into())
 }
@@ -718,7 +762,7 @@ mod tests {
     /// Another node may let it pass.
     #[test]
     fn the_leader_judges_what_others_ask_of_it() {
-        let mut desk = AdminDesk::new(1, ClusterId(7), 1);
+        let mut desk = AdminDesk::new(1, "a".into(), ClusterId(7), 1);
         let join = |name: &str| Admin::Join { name: name.into(), address: "c:1".into(), learner: false };
         let refused = desk.request_from_peer(2, 1, join(&"x".repeat(256)), 100, 0);
         assert!(matches!(refused, Some(Failure::Invalid(_))), "{refused:?}");

@@ -155,7 +155,7 @@ impl Node {
         let mut notices = Vec::new();
         let replica = Replica::recover(FIRST_GROUP, settings.clone(), store, checkpoints, log, &mut notices)?;
         Ok(Node {
-            admin: AdminDesk::new(settings.node, settings.cluster, settings.boot),
+            admin: AdminDesk::new(settings.node, settings.name.clone(), settings.cluster, settings.boot),
             replicas: BTreeMap::from([(FIRST_GROUP, replica)]),
             now: 0,
             effects: Vec::new(),

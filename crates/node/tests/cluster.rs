@@ -610,6 +610,82 @@ fn a_transaction_that_could_change_a_key_twice_is_refused_at_once() {
     assert_eq!(world.shown("b"), before);
 }
 
+fn remove(name: &str) -> Request {
+    Request::Remove { name: name.into() }
+}
+
+/// All of them have the removal in their logs, and it is committed once they are heard again.
+#[test]
+fn a_removal_that_was_proposed_may_happen_after_its_time() {
+    for asked in ["a", "b"] {
+        let mut world = cluster_of(&["a", "b", "c"]);
+        assert_eq!(world.leader(), "a");
+        world.lose_to("a", "append-response");
+        let removal = world.send(asked, remove("c"));
+        world.kill("c");
+        world.lose_to("a", "heartbeat-response");
+        assert!(world.run_until(50, |w| w.status("a").role != Role::Leader));
+        let other = if asked == "a" { "b" } else { "a" };
+        world.kill(other);
+        world.run(300);
+        let answer = world.answer(removal);
+        assert!(matches!(answer, Some(Outcome::Failed(Failure::Unknown(_)))), "asked of {asked}: {answer:?}");
+
+        world.lose_nothing();
+        world.restart(other);
+        world.run(100);
+        assert_roles(&world, &["a", "b"], &[]);
+    }
+}
+
+#[test]
+fn a_member_whose_addition_was_proposed_may_be_there_after_its_time() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    assert_eq!(world.leader(), "a");
+    world.start_empty("d");
+    world.lose_to("a", "append-response");
+    let answer = world.ask("a", join_as_learner("d"));
+    assert!(matches!(answer, Outcome::Failed(Failure::Unknown(_))), "{answer:?}");
+    world.lose_nothing();
+    world.run(20);
+    assert_roles(&world, &["a", "b", "c"], &["d"]);
+}
+
+/// The answer gets lost, so it is asked for again.
+#[test]
+fn a_removal_is_done_also_when_it_is_asked_for_again() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    assert_eq!(world.leader(), "a");
+    world.lose("admin-reply");
+    let removal = world.send("c", remove("b"));
+    world.run(5);
+    assert_roles(&world, &["a", "c"], &[]);
+    assert_eq!(world.answer(removal), None);
+    world.lose_nothing();
+    world.run(30);
+    assert_eq!(world.answer(removal), Some(Outcome::Done));
+
+    let nobody = world.ask("c", remove("b"));
+    assert!(matches!(nobody, Outcome::Failed(Failure::Invalid(_))), "{nobody:?}");
+}
+
+/// It hears of its removal from others only.
+#[test]
+fn a_node_that_was_removed_tells_what_became_of_what_it_was_asked() {
+    let mut world = cluster_of(&["a", "b", "c", "d"]);
+    assert_eq!(world.leader(), "a");
+    world.lose("admin-reply");
+    let another = world.send("b", remove("c"));
+    let itself = world.send("b", remove("b"));
+    world.run(60);
+    assert_roles(&world, &["a", "d"], &[]);
+    assert_eq!(world.answer(itself), Some(Outcome::Done));
+    let answer = world.answer(another);
+    assert!(matches!(answer, Some(Outcome::Failed(Failure::Unknown(_)))), "{answer:?}");
+    let later = world.ask("b", remove("d"));
+    assert!(matches!(later, Outcome::Failed(Failure::Removed(_))), "{later:?}");
+}
+
 /// Removing what still works before what is dead would end the cluster.
 #[test]
 fn a_removal_that_would_leave_no_majority_is_refused() {

@@ -23,7 +23,7 @@ pub struct World {
     replies: BTreeMap<u64, Outcome>,
     tickets: u64,
     incarnations: u64,
-    /// Raft messages of that kind get lost, on their way to that node or to all.
+    /// Messages of that kind get lost, on their way to that node or to all.
     lost: Option<(&'static str, Option<NodeId>)>,
     /// How nodes keep their state in tables; `None`: in memory.
     tables: Option<DiskOptions>,
@@ -263,7 +263,7 @@ impl World {
         log.entries.last().map_or(log.start.index, |entry| entry.position.index)
     }
 
-    /// From now on every Raft message of that kind gets lost.
+    /// From now on every message of that kind gets lost: one of Raft's, or `admin-reply`.
     pub fn lose(&mut self, kind: &'static str) {
         self.lost = Some((kind, None));
     }
@@ -473,10 +473,12 @@ impl World {
         let mut w = base::codec::Writer::new();
         message.encode(&mut w);
         let message = Message::decode(w.into_bytes()).unwrap();
-        if let (Message::Raft { message, .. }, Some((kind, receiver))) = (&message, self.lost)
-            && message.kind() == kind
-            && receiver.is_none_or(|receiver| receiver == to)
-        {
+        let kind = match &message {
+            Message::Raft { message, .. } => message.kind(),
+            Message::AdminReply { .. } => "admin-reply",
+            _ => "another",
+        };
+        if self.lost.is_some_and(|(lost, receiver)| lost == kind && receiver.is_none_or(|receiver| receiver == to)) {
             return;
         }
         let Some((name, host)) = self.hosts.iter().find(|(_, h)| h.id == Some(to)) else { return };
