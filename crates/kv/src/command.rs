@@ -522,7 +522,8 @@ pub(crate) fn check_idempotency(idempotency: Option<&IdempotencyKey>) -> Result<
     }
 }
 
-pub(crate) fn check_operations(operations: &[Operation]) -> Result<(), OverLimit> {
+/// Whether a write of these is within the limits, whatever its idempotency key is.
+pub fn check_operations(operations: &[Operation]) -> Result<(), OverLimit> {
     if operations.len() > MAX_OPERATIONS {
         return Err(OverLimit::Operations { count: operations.len() });
     }

@@ -50,7 +50,8 @@ mod view;
 pub use changes::{Change, Changes, Revision};
 pub use checkpoint::{Frozen, LoadError};
 pub use command::{
-    Action, Answer, Command, Expired, IdempotencyKey, Operation, OverLimit, Refusal, RequestId, SessionId, fingerprint,
+    Action, Answer, Command, Expired, IdempotencyKey, Operation, OverLimit, Refusal, RequestId, SessionId,
+    check_operations, fingerprint,
 };
 pub use command::{
     MAX_COMMAND_BYTES, MAX_IDEMPOTENCY_KEY_BYTES, MAX_KEY_BYTES, MAX_LEASE, MAX_OPERATIONS, MAX_TTL_SECONDS,

@@ -101,6 +101,7 @@ impl Writes {
         idempotency: Option<IdempotencyKey>,
         deadline: u64,
     ) -> Result<(), Failure> {
+        kv::check_operations(&operations).map_err(over_limit)?;
         let size_bytes = operations.iter().map(size_bytes).sum::<usize>();
         let work = Work::Operations(operations);
         self.accept(Early { ticket, purpose: Purpose::Write, work, idempotency, size_bytes, deadline })
@@ -113,7 +114,7 @@ impl Writes {
         idempotency: Option<IdempotencyKey>,
         deadline: u64,
     ) -> Result<(), Failure> {
-        action.check().map_err(|over| Failure::Invalid(format!("{over}; nothing was changed")))?;
+        action.check().map_err(over_limit)?;
         let size_bytes = action.bytes();
         let work = Work::Action(action);
         self.accept(Early { ticket, purpose: Purpose::Write, work, idempotency, size_bytes, deadline })
@@ -332,6 +333,10 @@ fn size_bytes(operation: &Operation) -> usize {
         Operation::Put { key, value } => key.len() + value.len() + 16,
         Operation::Delete { key } => key.len() + 16,
     }
+}
+
+fn over_limit(over: kv::OverLimit) -> Failure {
+    Failure::Invalid(format!("{over}; nothing was changed"))
 }
 
 fn not_sent(why: &str) -> Failure {

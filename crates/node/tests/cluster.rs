@@ -595,6 +595,23 @@ fn a_learner_on_its_way_can_be_asked_to_stay() {
     assert_roles(&world, &["a", "b"], &["l"]);
 }
 
+/// A leader takes no command from another node that is larger than a command may be.
+#[test]
+fn a_write_that_is_too_large_is_refused_at_once() {
+    let mut world = cluster_of(&["a", "b", "c"]);
+    let value = bytes::Bytes::from(vec![0; kv::MAX_VALUE_BYTES]);
+    let puts = ["x", "y", "z"].map(|key| Operation::Put { key: key.into(), value: value.clone() });
+    for asked in ["a", "b"] {
+        let before = world.shown(asked);
+        let write = world.send(asked, Request::Write { operations: puts.to_vec(), idempotency: None });
+        match world.answer(write) {
+            Some(Outcome::Failed(Failure::Invalid(text))) => assert!(text.contains("bytes in all"), "{text}"),
+            other => panic!("asked of {asked}: {other:?}"),
+        }
+        assert_eq!(world.shown(asked), before);
+    }
+}
+
 /// Before anything is proposed, and with what is wrong.
 #[test]
 fn a_transaction_that_could_change_a_key_twice_is_refused_at_once() {
