@@ -121,6 +121,8 @@ pub struct Member<C = Handle> {
     pub(super) settings: Settings,
     /// A backup that is being sent keeps what it has to send, whatever becomes of it meanwhile.
     pub(super) backups: Arc<Semaphore>,
+    /// A read that takes long goes on when nobody waits for it any more, on a thread that others need too.
+    pub(super) long_reads: Arc<Semaphore>,
 }
 
 impl<C: Cluster> Service for Member<C> {
@@ -171,7 +173,8 @@ impl<C: Cluster> Member<C> {
 
 impl<C: Cluster> Member<C> {
     pub fn new(cluster: C, settings: Settings) -> Member<C> {
-        Member { cluster, settings, backups: Arc::new(Semaphore::new(MAX_BACKUPS)) }
+        let (backups, long_reads) = (Semaphore::new(MAX_BACKUPS), Semaphore::new(MAX_LONG_READS));
+        Member { cluster, settings, backups: Arc::new(backups), long_reads: Arc::new(long_reads) }
     }
 
     async fn speak<D: Call>(
@@ -267,3 +270,5 @@ pub const LEADER_URL: HeaderName = HeaderName::from_static("quorate-leader-url")
 
 /// So many may be sent at a time.
 const MAX_BACKUPS: usize = 2;
+/// So many may be made at a time: enough to keep a disk busy, and few of the threads that there are for such work.
+pub const MAX_LONG_READS: usize = 32;

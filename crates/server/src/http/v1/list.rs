@@ -35,7 +35,8 @@ pub async fn get<C: Cluster>(request: &mut Request<Input>, member: &Member<C>) -
     let (picture, headers) = picture(&view, asked.revision, headers)?;
     let Asked { page, .. } = asked;
     let is_light = page.limit <= LIGHT_ROWS && !page.count;
-    let read = if is_light { page.read(&picture) } else { super::beside(move || page.read(&picture)).await? };
+    let read =
+        if is_light { page.read(&picture) } else { super::read_beside(member, move || page.read(&picture)).await? };
     let mut answer = answer::json(read?);
     answer.headers_mut().extend(headers.into_iter().map(|(name, value)| (Some(name), value)));
     Ok(answer)

@@ -36,6 +36,7 @@ use node::Outcome;
 use query::Parameters;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::time::timeout;
 
 /// What there is. The first row that fits counts.
 pub const ROUTES: &[Route] = &[
@@ -248,6 +249,23 @@ async fn act<C: Cluster>(
     })
 }
 
+/// Makes a read that may go on for as long as there are keys. It waits for its turn: others may be at it.
+async fn read_beside<C: Cluster, T: Send + 'static>(
+    member: &Member<C>,
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refusal> {
+    let turn = timeout(member.settings.request_limit, member.long_reads.clone().acquire_owned()).await;
+    let Ok(Ok(permit)) = turn else {
+        let text = "this node makes as many long reads as it may; try again, or ask for fewer keys at a time";
+        return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text).to_be_retried());
+    };
+    let read = move || {
+        let _permit = permit;
+        read()
+    };
+    beside(read).await
+}
+
 /// Runs what may take long where it keeps no other request waiting.
 async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work).await.map_err(|error| {
@@ -302,7 +320,32 @@ pub const OPENAPI: &str = include_str!("openapi.json");
 
 #[cfg(test)]
 mod tests {
+    use super::super::map::Map;
+    use super::super::member::{MAX_LONG_READS, Settings};
     use super::*;
+    use std::time::Duration;
+    use tokio::time::sleep;
+
+    /// Whoever repeats such a request and goes away each time would take all the threads that there are for it.
+    #[tokio::test]
+    async fn a_long_read_counts_until_it_ends_though_nobody_waits_for_it() {
+        let settings = Settings { request_limit: Duration::from_millis(50), ..Settings::default() };
+        let member = Member::new(Map::default(), settings);
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let ended = Arc::new(std::sync::Mutex::new(ended));
+        for _ in 0..MAX_LONG_READS {
+            let ended = ended.clone();
+            let long = read_beside(&member, move || ended.lock().unwrap().recv());
+            assert!(timeout(Duration::from_millis(1), long).await.is_err(), "it goes on");
+        }
+        let refusal = read_beside(&member, || ()).await.unwrap_err();
+        assert_eq!(refusal.status(), StatusCode::TOO_MANY_REQUESTS, "{}", refusal.text());
+        drop(end);
+        while member.long_reads.available_permits() < MAX_LONG_READS {
+            sleep(Duration::from_millis(1)).await;
+        }
+        read_beside(&member, || ()).await.unwrap();
+    }
 
     #[test]
     fn a_pattern_has_one_name() {

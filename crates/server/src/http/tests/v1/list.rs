@@ -1,7 +1,9 @@
 //! Many keys.
 
 use super::*;
+use crate::http::member::MAX_LONG_READS;
 use kv::Action;
+use std::time::Duration;
 
 /// Keys a to e at revisions 1 to 5, and b once more at 6.
 fn five() -> Server {
@@ -145,6 +147,20 @@ async fn a_page_ends_at_its_rows_and_at_its_bytes() {
     assert_eq!((names(&next).as_str(), &next["more"]), ("345", &json!(false)));
     let keys = server.get("/v1/kv?keys_only=true").await.json();
     assert_eq!((names(&keys).as_str(), keys["kvs"][0].get("value")), ("012345", None));
+}
+
+#[tokio::test]
+async fn only_so_many_long_lists_are_made_at_a_time() {
+    let server = Server::with_settings(Settings { request_limit: Duration::from_millis(50), ..settings() });
+    let long_reads = server.front.service().long_reads.clone();
+    let all = long_reads.try_acquire_many(u32::try_from(MAX_LONG_READS).unwrap()).unwrap();
+    for query in ["count_only=true", "limit=1&count=true", "limit=1000"] {
+        let refused = server.get(&format!("/v1/kv?level=none&{query}")).await;
+        refused.expect_problem(429, "overloaded", "try again");
+    }
+    assert_eq!(server.get("/v1/kv?level=none&limit=100").await.status, 200, "it is short");
+    drop(all);
+    assert_eq!(server.get("/v1/kv?level=none&count_only=true").await.status, 200);
 }
 
 #[tokio::test]
