@@ -94,6 +94,14 @@ async fn a_line_is_answered_as_its_request_would_be() {
     assert_eq!((&answer["status"], &answer["headers"]), (&json!(503), &json!({"retry-after": "1"})));
 }
 
+/// The description is written for people, over many lines.
+#[tokio::test]
+async fn an_answer_of_many_lines_comes_in_one() {
+    let described: Value = serde_json::from_str(crate::http::v1::OPENAPI).unwrap();
+    let asked = line(json!({"id": 1, "method": "GET", "path": "/v1/openapi.json"}));
+    assert_eq!(answers(&Server::new(), &asked).await, [json!({"id": 1, "status": 200, "body": described})]);
+}
+
 #[tokio::test]
 async fn lines_may_come_in_any_pieces() {
     let lines: String =
