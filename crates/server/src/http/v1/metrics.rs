@@ -71,7 +71,7 @@ fn of_the_store<C: Cluster>(text: &mut Text, member: &Member<C>) {
     text.number("quorate_log_bytes", "Size of the log's files.", metrics.log_bytes.get());
     text.histogram(
         "quorate_turn_duration_seconds",
-        "Time that the node's thread takes for one turn: all that came in, and applying what was committed.",
+        "Time that the node's thread takes for one turn: what follows from what came in, and applying what was committed.",
         &metrics.turn,
     );
     let (flushes, merges) = (&metrics.flushes, &metrics.merges);
