@@ -84,6 +84,8 @@ struct State {
     answered: u64,
     /// What is new of who leads, for the next answer to tell.
     news: HeaderMap,
+    /// Why the other side takes no more requests. It still answers those that it has begun.
+    last_word: Option<String>,
     end: Option<End>,
 }
 
@@ -122,7 +124,8 @@ impl Pipe {
 
     /// Whether it takes another request.
     pub fn is_open(&self) -> bool {
-        self.0.shared.state().end.is_none()
+        let state = self.0.shared.state();
+        state.end.is_none() && state.last_word.is_none()
     }
 
     /// The other side has no pipelines, and did nothing of what was sent.
@@ -138,6 +141,9 @@ impl Pipe {
             let mut state = shared.state();
             if let Some(end) = &state.end {
                 return Err(Failure::NotSent(end.to_string()));
+            }
+            if let Some(why) = &state.last_word {
+                return Err(Failure::NotSent(why.clone()));
             }
             let id = state.next;
             state.next += 1;
@@ -202,7 +208,10 @@ impl Shared {
         let mut begun = BytesMut::new();
         loop {
             let mut bytes = match body.frame().await {
-                None => return End::Broken("the connection was closed".to_string()),
+                None => {
+                    let last_word = self.state().last_word.clone();
+                    return End::Broken(last_word.unwrap_or("the connection was closed".to_string()));
+                }
                 Some(Err(error)) => return End::Broken(sentence(&error)),
                 Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
             };
@@ -227,7 +236,8 @@ impl Shared {
     fn take(&self, line: &Bytes) -> Result<(), String> {
         let told: Told = serde_json::from_slice(line).map_err(|error| format!("it sent no answer: {error}"))?;
         if let Some(error) = told.error {
-            return Err(error.detail);
+            self.close(error.detail);
+            return Ok(());
         }
         let mut state = self.state();
         if let Some(leader) = told.leader.and_then(|leader| HeaderValue::try_from(leader).ok()) {
@@ -252,6 +262,17 @@ impl Shared {
         // Who does not wait any more needs no answer.
         let _ = waiting.send(Ok(Answer { status, headers, body }));
         Ok(())
+    }
+
+    /// Nothing more is sent. Who waits for the answer to what was sent goes on waiting.
+    fn close(&self, why: String) {
+        let mut state = self.state();
+        state.unsent.clear();
+        let first_unsent = state.first_unsent;
+        for (_, waiting) in state.waiting.split_off(&first_unsent) {
+            let _ = waiting.send(Err(Failure::NotSent(why.clone())));
+        }
+        state.last_word.get_or_insert(why);
     }
 
     /// Everybody who waits is told; the first reason stands.
@@ -356,4 +377,30 @@ struct Told<'a> {
 #[derive(Deserialize)]
 struct Detail {
     detail: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot::error::TryRecvError;
+
+    /// As a node does that is stopped.
+    #[test]
+    fn after_its_last_word_the_other_side_answers_what_it_has_begun() {
+        let shared = Shared::default();
+        let mut asked = [0, 1, 2].map(|id| {
+            let (reply, answer) = oneshot::channel();
+            shared.state().waiting.insert(id, reply);
+            answer
+        });
+        (shared.state().first_unsent, shared.state().next) = (2, 3);
+        let take = |line: &'static [u8]| shared.take(&Bytes::from_static(line));
+        take(br#"{"error":{"code":"node_stopping","detail":"this node is stopping"}}"#).unwrap();
+        assert!(matches!(asked[2].try_recv(), Ok(Err(Failure::NotSent(why))) if why == "this node is stopping"));
+        assert!(matches!(asked[0].try_recv(), Err(TryRecvError::Empty)));
+        take(br#"{"id":0,"status":200,"body":{"revision":7}}"#).unwrap();
+        assert_eq!(asked[0].try_recv().unwrap().unwrap().body, r#"{"revision":7}"#);
+        shared.end(End::Broken("the connection was closed".to_string()));
+        assert!(matches!(asked[1].try_recv(), Ok(Err(Failure::Unanswered(_)))));
+    }
 }
