@@ -20,7 +20,7 @@ pub use receive::IncomingCheckpoint;
 pub use write::CheckpointWriter;
 
 use crate::StorageError;
-use crate::files::Files;
+use crate::files::{Files, Removal};
 use base::{GroupId, Position};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -152,5 +152,10 @@ fn positions(files: &Arc<dyn Files>, folder: &Path, group: GroupId) -> Result<Ve
 }
 
 fn remove(files: &Arc<dyn Files>, path: &Path) -> Result<(), StorageError> {
-    files.remove(path).map_err(|error| StorageError::io(format!("cannot remove {}", path.display()), error))
+    let remove = || {
+        let mut removal = Removal::begin(&**files, path)?;
+        while !removal.step()? {}
+        Ok(())
+    };
+    remove().map_err(|error| StorageError::io(format!("cannot remove {}", path.display()), error))
 }

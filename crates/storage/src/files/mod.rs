@@ -5,9 +5,11 @@
 
 mod memory;
 mod real;
+mod removal;
 
 pub use memory::{MemFiles, NAME, SECTOR_BYTES};
 pub use real::RealFiles;
+pub(crate) use removal::Removal;
 
 use std::io;
 use std::path::Path;

@@ -12,8 +12,10 @@ use super::table::{Run, Table, TableWriter, cannot_write};
 use super::{Sealed, Shared, Superfluous};
 use crate::StorageError;
 use crate::engine::{Key, Sequence};
+use crate::files::Removal;
 use bytes::Bytes;
 use std::cmp::Ordering;
+use std::io::ErrorKind;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
@@ -52,8 +54,14 @@ pub(super) enum Outcome {
 enum Work {
     Flush(Flush),
     Merge(Merge),
-    Remove(Superfluous),
+    Remove(Removals),
     Discard,
+}
+
+struct Removals {
+    superfluous: Superfluous,
+    /// A file that is being freed.
+    freed: Option<Removal>,
 }
 
 struct Flush {
@@ -96,7 +104,7 @@ impl Job {
     }
 
     pub(super) fn remove(shared: &Arc<Shared>, superfluous: Superfluous) -> Job {
-        Job { shared: shared.clone(), work: Box::new(Work::Remove(superfluous)) }
+        Job { shared: shared.clone(), work: Box::new(Work::Remove(Removals { superfluous, freed: None })) }
     }
 
     pub(super) fn discard(shared: &Arc<Shared>) -> Job {
@@ -111,13 +119,7 @@ impl Job {
             _ if shared.is_discarded.load(Relaxed) => Some(Outcome::Discarded),
             Work::Flush(flush) => flush.step(shared)?,
             Work::Merge(merge) => merge.step(shared)?,
-            Work::Remove(superfluous) => {
-                for table in superfluous.tables.drain(..) {
-                    super::remove(&*shared.files, table.path())?;
-                }
-                superfluous.memtables.clear();
-                Some(Outcome::Removed)
-            }
+            Work::Remove(removals) => removals.step(shared)?,
             Work::Discard => {
                 shared.is_discarded.store(true, Relaxed);
                 // A state that arrived and was not wanted may go further than the one that is, and be taken for it after a
@@ -221,6 +223,25 @@ impl Merge {
             if self.writer.written_bytes() - begin >= STEP_BYTES {
                 break;
             }
+        }
+        Ok(None)
+    }
+}
+
+impl Removals {
+    fn step(&mut self, shared: &Shared) -> Result<Option<Outcome>, StorageError> {
+        if let Some(freed) = &mut self.freed {
+            if freed.step().map_err(|error| cannot_write(&shared.folder, error))? {
+                self.freed = None;
+            }
+        } else if let Some(table) = self.superfluous.tables.pop() {
+            self.freed = match Removal::begin(&*shared.files, table.path()) {
+                // What is superfluous is removed by whoever comes first.
+                Err(error) if error.kind() == ErrorKind::NotFound => None,
+                begun => Some(begun.map_err(|error| cannot_write(table.path(), error))?),
+            };
+        } else if self.superfluous.memtables.pop().is_none() {
+            return Ok(Some(Outcome::Removed));
         }
         Ok(None)
     }

@@ -726,10 +726,10 @@ fn a_flushed_memtable_goes_with_a_job_once_no_view_sees_it() {
 
     drop(view);
     assert!(memtable.upgrade().is_some());
-    let mut job = engine.next_job().unwrap();
+    let job = engine.next_job().unwrap();
     assert_eq!(job.kind(), JobKind::Removal);
     assert!(memtable.upgrade().is_some());
-    let finished = job.step().unwrap().unwrap();
+    let finished = run(job);
     assert!(memtable.upgrade().is_none());
     engine.finish(finished);
     assert!(engine.next_job().is_none());
