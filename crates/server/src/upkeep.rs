@@ -1,8 +1,8 @@
 //! The thread of the engine's upkeep: flushes, which make the state durable, and merges, which keep it in shape.
 //!
 //! Several jobs may be under way; each step goes to the smallest, so that a flush never waits for a merge. The thread has
-//! a lower priority than the others, and gives way to them after each step, unless it falls behind: the node waits for it
-//! only when its memory is full, but reads suffer from what is not merged. A job that fails ends the process, for what it
+//! a lower priority than the others, and gives way to them after each step, unless many runs wait to be merged: where others
+//! always want the processors, a large merge would never end. A job that fails ends the process, for what it
 //! had to bring to the disk is not there, and nobody knows what is.
 
 use crate::handle::Handle;
@@ -41,10 +41,8 @@ impl Upkeep {
 
 fn serve(queue: &Receiver<(GroupId, Job)>, handle: &Handle) -> Result<(), StorageError> {
     let mut jobs: Vec<(GroupId, Job)> = Vec::new();
-    let mut hurries = false;
     loop {
         if jobs.is_empty() {
-            hurries = false;
             let Ok(job) = queue.recv() else { return Ok(()) };
             jobs.push(job);
         }
@@ -56,7 +54,7 @@ fn serve(queue: &Receiver<(GroupId, Job)>, handle: &Handle) -> Result<(), Storag
             }
         }
         count_running(&jobs, handle);
-        hurries |= is_behind(&jobs);
+        let is_late = jobs.iter().any(|(_, job)| job.is_late());
         let Some(smallest) = (0..jobs.len()).min_by_key(|&at| jobs[at].1.size_bytes()) else { continue };
         let (group, job) = &mut jobs[smallest];
         if let Some(finished) = job.step()? {
@@ -69,16 +67,10 @@ fn serve(queue: &Receiver<(GroupId, Job)>, handle: &Handle) -> Result<(), Storag
             count_running(&jobs, handle);
             handle.shared().inbox.event(Event::UpkeepDone { group, finished });
         }
-        if !hurries {
+        if !is_late {
             leisure::give_way();
         }
     }
-}
-
-/// A merge is due before the one before it is done. From then on the thread hurries until nothing is left to do: where
-/// others always want the processors, a large merge would never end.
-fn is_behind(jobs: &[(GroupId, Job)]) -> bool {
-    jobs.iter().filter(|(_, job)| job.kind() == JobKind::Merge).count() > 1
 }
 
 fn count_running(jobs: &[(GroupId, Job)], handle: &Handle) {

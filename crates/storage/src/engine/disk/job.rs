@@ -9,7 +9,7 @@ use super::entry::{Home, Place, in_order};
 use super::manifest::{self, Durable, Name};
 use super::memtable::Memtable;
 use super::table::{Run, Table, TableWriter, cannot_write};
-use super::{Sealed, Shared, Superfluous};
+use super::{LATE_RUNS, Sealed, Shared, Superfluous};
 use crate::StorageError;
 use crate::engine::{Key, Sequence};
 use crate::files::Removal;
@@ -143,6 +143,11 @@ impl Job {
             Work::Merge(_) => JobKind::Merge,
             Work::Remove(_) | Work::Discard => JobKind::Removal,
         }
+    }
+
+    /// Whether so many runs wait to be merged that reads suffer, and writes soon have to wait.
+    pub fn is_late(&self) -> bool {
+        self.kind() == JobKind::Merge && self.shared.durable().runs.len() >= LATE_RUNS
     }
 
     /// How much work it is, about: the smaller goes first. Flushes come before all else, as memory waits for them.

@@ -55,6 +55,8 @@ const RUNS_OF_A_SIZE: usize = 4;
 const MERGES_AT_ONCE: usize = 2;
 /// With so many runs reads have become slow: writes have to wait for merges.
 const MOST_RUNS: usize = 48;
+/// With so many, merges should be in a hurry. Where they keep up there are three of each size, and those that are being merged.
+const LATE_RUNS: usize = MOST_RUNS / 2;
 
 #[derive(Clone, Copy, Debug)]
 pub struct DiskOptions {

@@ -700,6 +700,9 @@ fn two_long_merges_do_not_hold_up_a_short_one() {
     let (longest, long, short) = (merges_after(1_000), merges_after(250), merges_after(10));
     assert_eq!([longest.len(), long.len(), short.len()], [1, 1, 1]);
     assert_eq!(merges_after(10).len(), 0, "one of a size is enough");
+    assert!(!longest[0].is_late(), "sixteen runs are no reason to hurry");
+    assert_eq!(merges_after(10).len() + merges_after(10).len(), 0);
+    assert!(longest[0].is_late());
 }
 
 /// Three of each size that so many flushes can come to.
