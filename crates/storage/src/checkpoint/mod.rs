@@ -153,8 +153,9 @@ fn positions(files: &Arc<dyn Files>, folder: &Path, group: GroupId) -> Result<Ve
 
 fn remove(files: &Arc<dyn Files>, path: &Path) -> Result<(), StorageError> {
     let remove = || {
-        let mut removal = Removal::begin(&**files, path)?;
-        while !removal.step()? {}
+        if let Some(mut removal) = Removal::begin(&**files, path)? {
+            while !removal.step()? {}
+        }
         Ok(())
     };
     remove().map_err(|error| StorageError::io(format!("cannot remove {}", path.display()), error))

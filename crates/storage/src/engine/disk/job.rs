@@ -235,20 +235,23 @@ impl Merge {
 
 impl Removals {
     fn step(&mut self, shared: &Shared) -> Result<Option<Outcome>, StorageError> {
+        while self.freed.is_none()
+            && let Some(table) = self.superfluous.tables.pop()
+        {
+            self.freed = match Removal::begin(&*shared.files, table.path()) {
+                // What is superfluous is removed by whoever comes first.
+                Err(error) if error.kind() == ErrorKind::NotFound => None,
+                begun => begun.map_err(|error| cannot_write(table.path(), error))?,
+            };
+        }
         if let Some(freed) = &mut self.freed {
             if freed.step().map_err(|error| cannot_write(&shared.folder, error))? {
                 self.freed = None;
             }
-        } else if let Some(table) = self.superfluous.tables.pop() {
-            self.freed = match Removal::begin(&*shared.files, table.path()) {
-                // What is superfluous is removed by whoever comes first.
-                Err(error) if error.kind() == ErrorKind::NotFound => None,
-                begun => Some(begun.map_err(|error| cannot_write(table.path(), error))?),
-            };
-        } else if self.superfluous.memtables.pop().is_none() {
-            return Ok(Some(Outcome::Removed));
+            return Ok(None);
         }
-        Ok(None)
+        self.superfluous.memtables.clear();
+        Ok(Some(Outcome::Removed))
     }
 }
 
