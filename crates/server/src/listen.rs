@@ -149,8 +149,8 @@ async fn accept<C: Future<Output = ()> + Send + 'static>(
     while connections.join_next().await.is_some() {}
 }
 
-/// Of the files that the process may open, half is for connections at the most; the others are for the log and the tables,
-/// without which a node has to stop. Of these connections in turn, a tenth is for peers alone.
+/// Of the files that the process may open, half is for the connections of a port at the most; the others are for the log and
+/// the tables, without which a node has to stop. HTTP has nine tenths of that half, whatever port it comes by.
 fn most_connections() -> usize {
     MAX_CONNECTIONS.min(most_files() / 2)
 }
